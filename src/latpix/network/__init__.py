@@ -1,0 +1,1 @@
+"""The denoiser: plain torch, no device named, no other layer needed."""

@@ -1,0 +1,96 @@
+"""Multi-head attention over tokens, whole or in windows of the patch grid.
+
+Scale is head_width^-0.5; no mask but the one that hides the padding of windows at the border; no dropout.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from latpix.network.rope import Rotation, grid_rotation, rotate
+
+Heads = Float[Tensor, "b n heads d"]
+
+
+def attend(q: Heads, k: Heads, v: Heads, mask: Bool[Tensor, "b 1 1 n"] | None = None) -> Float[Tensor, "b n width"]:
+    """Scaled dot-product attention in ``v``'s type; heads merged. ``mask`` is true where a key may be seen."""
+    q, k, v = (x.transpose(1, 2) for x in (q.to(v.dtype), k.to(v.dtype), v))  # [b, heads, n, d]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A patch grid cut into square windows, the cut moved by half a window in every other block.
+
+    Each window is placed like a whole picture of the trained grid, so positions never leave what training saw, cost and
+    memory are linear in the picture's area, and a picture's far side changes nothing. Source: Liu et al. 2021 (Swin),
+    section 3.2, with padded instead of wrapped borders.
+    """
+
+    index: Int[Tensor, "windows area"]  # of the patch at each place of each window; 0 where there is none
+    inside: Bool[Tensor, "windows area"]  # false in the padding
+    place: Int[Tensor, " n"]  # of each patch among the windows' places, flattened
+
+    def split(self, x: Float[Tensor, "b n *rest"]) -> Float[Tensor, "b_windows area *rest"]:
+        return x[:, self.index].flatten(0, 1)
+
+    def merge(self, x: Float[Tensor, "b_windows area width"], batch: int) -> Float[Tensor, "b n width"]:
+        return x.unflatten(0, (batch, -1)).flatten(1, 2)[:, self.place]
+
+    def mask(self, batch: int) -> Bool[Tensor, "b_windows 1 1 area"] | None:
+        return None if bool(self.inside.all()) else self.inside.repeat(batch, 1)[:, None, None]
+
+
+def cut_windows(rows: int, columns: int, side: int, *, shift: int, device: torch.device | None = None) -> Windows:
+    """Windows of ``side`` x ``side`` patches; the first one starts ``shift`` patches above and left of the grid."""
+    down, across = -(-(rows + shift) // side), -(-(columns + shift) // side)
+    row = torch.arange(down * side, device=device) - shift
+    column = torch.arange(across * side, device=device) - shift
+    index = row[:, None] * columns + column
+    inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))
+
+    def windowed(grid: Tensor) -> Tensor:
+        return grid.reshape(down, side, across, side).transpose(1, 2).reshape(down * across, side * side)
+
+    index, inside = windowed(index), windowed(inside)
+    place = torch.empty(rows * columns, dtype=torch.long, device=device)
+    place[index[inside]] = inside.flatten().nonzero().squeeze(1)
+    return Windows(index.where(inside, 0), inside, place)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What image attention may see in one block, and where its tokens are: made once per picture size."""
+
+    rotation: Rotation
+    windows: Windows | None = None
+
+    def attend(self, q: Heads, k: Heads, v: Heads) -> Float[Tensor, "b n width"]:
+        """Self-attention of image tokens; queries and keys are rotated here."""
+        if self.windows is None:
+            return attend(rotate(q, self.rotation), rotate(k, self.rotation), v)
+        batch = len(q)
+        q, k, v = (self.windows.split(x) for x in (q, k, v))
+        out = attend(rotate(q, self.rotation), rotate(k, self.rotation), v, self.windows.mask(batch))
+        return self.windows.merge(out, batch)
+
+
+def make_scopes(
+    rows: int,
+    columns: int,
+    head_width: int,
+    *,
+    reference: tuple[int, int] | None,
+    window: int | None,
+    device: torch.device | None = None,
+) -> tuple[Scope, Scope]:
+    """The scopes that even and odd blocks use; the same one twice where attention sees the whole picture."""
+    if window is None:
+        whole = Scope(grid_rotation(rows, columns, head_width, reference=reference, device=device))
+        return whole, whole
+    rotation = grid_rotation(window, window, head_width, reference=reference, device=device)
+    even, odd = (cut_windows(rows, columns, window, shift=s, device=device) for s in (0, window // 2))
+    return Scope(rotation, even), Scope(rotation, odd)

@@ -1,0 +1,189 @@
+"""Latent projection: the latent, brought to the patch grid, becomes the features that enter the blocks.
+
+    align -> conv stack [b,g,rows,columns] -> tokens [b,n,g] -> one linear head per injection point [b,n,d]
+
+A second stack may read a picture at native size beside the latent; where both are there they are merged. None of it
+depends on time: it runs once per decode. Source: PiD, arXiv 2605.23902; network.md section 6.
+Letters: b batch, c latent channels, g latent width, n patches, d width, f fold of a cell or picture patch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latpix.network.config import NetworkConfig
+from latpix.network.patches import tokens_of
+from latpix.network.precision import Conv2d, GroupNorm, LayerNorm, Linear
+
+
+def align_latent(
+    latent: Float[Tensor, "b c h w"], rows: int, columns: int, *, config: NetworkConfig
+) -> Float[Tensor, "b c2 rows columns"]:
+    """Bring a latent to the patch grid: cells larger than a patch are repeated, smaller ones folded into channels."""
+    if config.latent_unpatchify > 1:
+        latent = F.pixel_shuffle(latent, config.latent_unpatchify)
+    patches, cells = patches_per_cell(config)
+    if patches > cells:
+        # Plain "nearest" even where sizes do not divide: float32 source indices, as in the trained networks.
+        return F.interpolate(latent, size=(rows, columns), mode="nearest")
+    fold = cells // patches
+    return fold_to_grid(latent, rows, columns, fold)
+
+
+def fold_to_grid(
+    picture: Float[Tensor, "b c h w"], rows: int, columns: int, fold: int
+) -> Float[Tensor, "b c2 rows columns"]:
+    """Space-to-depth by ``fold`` onto the grid; a picture of another size is resized bilinearly first."""
+    size = (rows * fold, columns * fold)
+    if picture.shape[-2:] != size:
+        picture = F.interpolate(picture, size=size, mode="bilinear", align_corners=False)
+    return F.pixel_unshuffle(picture, fold) if fold > 1 else picture
+
+
+def patches_per_cell(config: NetworkConfig) -> tuple[int, int]:
+    """The ratio of patches to latent cells along a side, as (patches, cells)."""
+    cell = config.scale * (config.latent_downsample // config.latent_unpatchify)  # output pixels
+    assert cell % config.patch_size == 0 or config.patch_size % cell == 0, "patches and latent cells do not divide"
+    return (cell // config.patch_size, 1) if cell >= config.patch_size else (1, config.patch_size // cell)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv2(silu(norm2(conv1(silu(norm1(x)))))), group norms of four groups."""
+
+    def __init__(self, width: int, padding: str) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(4, width)
+        self.conv1 = conv3x3(width, width, padding)
+        self.norm2 = GroupNorm(4, width)
+        self.conv2 = conv3x3(width, width, padding)
+
+    def forward(self, x: Float[Tensor, "b g h w"]) -> Float[Tensor, "b g h w"]:
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+class ConvStack(nn.Module):
+    """conv, silu, conv, residual blocks; no activation at the end."""
+
+    def __init__(self, channels: int, width: int, depth: int, padding: str) -> None:
+        super().__init__()
+        self.conv_in = conv3x3(channels, width, padding)
+        self.conv_mid = conv3x3(width, width, padding)
+        self.blocks = nn.ModuleList(ResidualBlock(width, padding) for _ in range(depth))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b g h w"]]:
+        """The output of the opening convolutions and of each residual block."""
+        outputs = [self.conv_mid(F.silu(self.conv_in(x)))]
+        for block in self.blocks:
+            outputs.append(block(outputs[-1]))
+        return outputs
+
+
+class RGBHead(nn.Module):
+    """Tokens -> a picture at native size, which training compares with the true one; not clamped."""
+
+    def __init__(self, width: int, fold: int) -> None:
+        super().__init__()
+        self.fold = fold
+        self.norm = LayerNorm(width)
+        self.up = Linear(width, width)
+        self.down = Linear(width, 3 * fold * fold)
+        for layer in (self.up, self.down):
+            truncated_normal(layer)
+
+    def forward(self, features: Float[Tensor, "b g rows columns"]) -> Float[Tensor, "b 3 h w"]:
+        tokens = self.down(F.silu(self.up(self.norm(tokens_of(features)))))  # [b, n, 3 f f]
+        return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, features.shape[-2:]), self.fold)
+
+
+@dataclass(frozen=True)
+class LatentFeatures:
+    """What the blocks read of the latent."""
+
+    per_gate: tuple[Float[Tensor, "b n d"], ...]
+    pixel: Float[Tensor, "b n d"] | None = None  # for the gate before the pixel blocks
+    rgb_source: Float[Tensor, "b g rows columns"] | None = None  # what the RGB head reads
+
+
+class LatentProjection(nn.Module):
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        g, depth, padding = config.latent_width, config.latent_depth, config.padding
+        patches, cells = patches_per_cell(config)
+        channels = config.latent_channels * (cells // patches if cells > patches else 1) ** 2
+        self.latent_stack = ConvStack(channels // config.latent_unpatchify**2, g, depth, padding)
+        if config.image_channels:
+            self.image_stack = ConvStack(config.image_channels * self.native_fold**2, g, depth, padding)
+            self.merge_in = Conv2d(2 * g, g, 1)
+            self.merge_blocks = nn.ModuleList(ResidualBlock(g, padding) for _ in range(depth))
+            truncated_normal(self.merge_in)
+        self.heads = nn.ModuleList(zero_linear(g, config.width) for _ in range(config.latent_outputs))
+        self.pixel_head = zero_linear(g, config.width) if config.pixel_gate else None
+        self.rgb_head = RGBHead(g, self.native_fold) if config.rgb_head is not None else None
+
+    @property
+    def native_fold(self) -> int:
+        """Native pixels per side of a patch."""
+        return self.config.patch_size // self.config.scale
+
+    def forward(
+        self,
+        latent: Float[Tensor, "b c h w"] | None,
+        image: Float[Tensor, "b k y x"] | None,
+        rows: int,
+        columns: int,
+        keep: Float[Tensor, " b"] | None = None,
+    ) -> LatentFeatures:
+        """Features of a latent, of a picture at native size, or of both, for a grid of ``rows`` x ``columns`` patches.
+
+        ``keep`` multiplies every feature of a sample: training switches the condition off with it.
+        """
+        outputs: list[Tensor] = []
+        if latent is not None:
+            outputs = self.latent_stack(align_latent(latent, rows, columns, config=self.config))
+        features = self._merge(outputs[-1] if outputs else None, image, rows, columns)
+        tokens = tokens_of(features)  # [b, n, g]
+        weigh = (lambda x: x) if keep is None else (lambda x: x * keep.to(x.dtype).view(-1, 1, 1))
+        tap = self.config.rgb_head
+        return LatentFeatures(
+            per_gate=tuple(weigh(head(tokens)) for head in self.heads),
+            pixel=None if self.pixel_head is None else weigh(self.pixel_head(tokens)),
+            rgb_source=None if tap is None else features if tap == -1 or not outputs else outputs[tap],
+        )
+
+    def _merge(
+        self, latent: Float[Tensor, "b g r s"] | None, image: Float[Tensor, "b k y x"] | None, rows: int, columns: int
+    ) -> Float[Tensor, "b g r s"]:
+        if image is None:
+            assert latent is not None, "neither a latent nor a picture to project"
+            return latent
+        from_image = self.image_stack(fold_to_grid(image, rows, columns, self.native_fold))[-1]
+        if latent is None:
+            return from_image
+        merged = F.silu(self.merge_in(torch.cat([from_image, latent], dim=1)))
+        for block in self.merge_blocks:
+            merged = block(merged)
+        return merged
+
+
+def conv3x3(channels: int, width: int, padding: str) -> Conv2d:
+    conv = Conv2d(channels, width, 3, padding=1, padding_mode=padding)
+    truncated_normal(conv)
+    return conv
+
+
+def truncated_normal(layer: Linear | Conv2d) -> None:
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+
+
+def zero_linear(channels: int, width: int) -> Linear:
+    """A head that starts at zero, so an untrained projection changes nothing."""
+    layer = Linear(channels, width)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,203 @@
+"""The denoiser, assembled:  noisy pixels, time and what is known of the picture -> a prediction per pixel.
+
+    condition = network.condition(latent, latent_sigma, caption, ...)     once per decode: nothing in it depends on time
+    out       = network(x_t, timestep, condition)                         once per step
+
+Source: PixelDiT with PiD's latent conditioning, arXiv 2605.23902; network.md section 2.
+Letters: b batch, n patches, p pixels of a patch, d width, e pixel width, l caption tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latpix.network.attention import Scope, make_scopes
+from latpix.network.config import NetworkConfig
+from latpix.network.gates import Gate
+from latpix.network.latent_projection import LatentFeatures, LatentProjection
+from latpix.network.layers import CaptionEmbedding, TimeEmbedding, pixel_positions
+from latpix.network.patch_block import PatchBlock
+from latpix.network.patches import from_patches, to_patches
+from latpix.network.pixel_block import PixelBlock
+from latpix.network.precision import Linear, RMSNorm
+from latpix.network.rope import Rotation, sequence_rotation
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All that a decode knows before the first step: caption tokens, latent features, position tables."""
+
+    rows: int  # of patches
+    columns: int
+    caption: Float[Tensor, "b l d"] | None
+    caption_rotation: Rotation | None
+    features: LatentFeatures | None  # None: plain text-to-image
+    latent_sigma: Float[Tensor, "b 1 1"] | None
+    patch_scopes: tuple[Scope, Scope]
+    pixel_scopes: tuple[Scope, Scope]
+    row_positions: Float[Tensor, "h half"]
+    column_positions: Float[Tensor, "w half"]
+    base: Float[Tensor, "b 3 h w"] | None = None
+
+
+class Denoiser(nn.Module):
+    """The network of every checkpoint; what it is, is in its config."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, patch = config.width, config.patch_size
+        self.time_embedding = TimeEmbedding(d)
+        self.caption_embedding = (
+            CaptionEmbedding(config.caption_width, d, config.caption_length) if config.caption_width else None
+        )
+        self.patch_embedding = Linear(3 * patch * patch, d)
+        if config.latent_channels:
+            self.latent_projection = LatentProjection(config)
+            self.gates = nn.ModuleList(Gate(d, config.gate) for _ in range(config.latent_outputs))
+            self.pixel_gate = Gate(d, config.gate) if config.pixel_gate else None
+        self.patch_blocks = nn.ModuleList(
+            PatchBlock(d, config.heads, config.mlp_width, caption=bool(config.caption_width))
+            for _ in range(config.depth)
+        )
+        e = config.pixel_width
+        self.pixel_embedding = Linear(3, e)
+        self.pixel_blocks = nn.ModuleList(
+            PixelBlock(e, patch * patch, d, config.pixel_attention_width, config.pixel_heads)
+            for _ in range(config.pixel_depth)
+        )
+        self.final_norm = RMSNorm(e)
+        self.final_proj = Linear(e, 3)
+        nn.init.xavier_uniform_(self.patch_embedding.weight)
+        for parameter in (self.patch_embedding.bias, self.final_proj.weight, self.final_proj.bias):
+            nn.init.zeros_(parameter)
+
+    def condition(
+        self,
+        *,
+        height: int,
+        width: int,
+        latent: Float[Tensor, "b c zh zw"] | None = None,
+        latent_sigma: Float[Tensor, " b"] | None = None,
+        caption: Float[Tensor, "b l k"] | None = None,
+        image: Float[Tensor, "b 3 y x"] | None = None,
+        keep: Float[Tensor, " b"] | None = None,
+    ) -> Condition:
+        """Compute what every step shares.
+
+        Args:
+            height, width: of the output in pixels, multiples of the patch size.
+            latent: normalized values; None together with ``image`` None is a plain text-to-image call.
+            latent_sigma: noise level of each latent in [0, 1]; needed wherever a gate runs.
+            caption: states of the caption encoder; None only for networks without a caption stream.
+            image: a picture in [-1, 1] at native size, for networks that read one.
+            keep: 1 keeps, 0 drops the latent's features of a sample (training).
+        """
+        config, device = self.config, self.final_norm.weight.device
+        rows, columns = height // config.patch_size, width // config.patch_size
+        assert (rows * config.patch_size, columns * config.patch_size) == (height, width), "size is not whole patches"
+        assert (caption is None) == (self.caption_embedding is None), "caption given to a network without, or missing"
+
+        features = None
+        if latent is not None or image is not None:
+            assert latent_sigma is not None, "a gate needs latent_sigma"
+            features = self.latent_projection(latent, image, rows, columns, keep)
+        tokens = self.caption_embedding(caption) if self.caption_embedding is not None else None
+        scopes = [
+            make_scopes(
+                rows,
+                columns,
+                head_width,
+                reference=self._rope_reference(),
+                window=config.attention_window,
+                device=device,
+            )
+            for head_width in (config.width // config.heads, config.pixel_attention_width // config.pixel_heads)
+        ]
+        return Condition(
+            rows=rows,
+            columns=columns,
+            caption=tokens,
+            caption_rotation=self._caption_rotation(tokens),
+            features=features,
+            latent_sigma=None if latent_sigma is None else latent_sigma.float().view(-1, 1, 1),
+            patch_scopes=scopes[0],
+            pixel_scopes=scopes[1],
+            row_positions=pixel_positions(height, config.pixel_width, device=device),
+            column_positions=pixel_positions(width, config.pixel_width, device=device),
+            base=enlarge(image, height, width) if config.base_picture and image is not None else None,
+        )
+
+    def forward(
+        self, x_t: Float[Tensor, "b 3 h w"], timestep: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b 3 h w"]:
+        """One prediction: the velocity ``noise - x0``, or ``x0`` itself; which, the checkpoint says.
+
+        Args:
+            x_t: noisy pixels; 1 is pure noise, 0 the picture in [-1, 1].
+            timestep: 1000 t, in [0, 1000].
+            condition: of ``self.condition``, for pictures of this size and batch.
+        """
+        time = self.time_embedding(timestep)
+        patches = self._patch_path(x_t, F.silu(time), condition)
+        patches = F.silu(time + patches)  # the embedding itself, not its silu
+        if condition.features is not None and self.config.pixel_gate:
+            assert self.pixel_gate is not None
+            patches = self.pixel_gate(patches, condition.features.pixel, condition.latent_sigma)
+        out = self._pixel_path(x_t, patches, condition)
+        return out if condition.base is None else out + condition.base
+
+    def _patch_path(
+        self, x_t: Float[Tensor, "b 3 h w"], time: Float[Tensor, "b 1 d"], condition: Condition
+    ) -> Float[Tensor, "b n d"]:
+        patches = self.patch_embedding(to_patches(x_t, self.config.patch_size).flatten(2))  # [b, n, d]
+        caption = condition.caption
+        for i, block in enumerate(self.patch_blocks):
+            if condition.features is not None and i % self.config.gate_interval == 0:
+                k = i // self.config.gate_interval
+                patches = self.gates[k](patches, condition.features.per_gate[k], condition.latent_sigma)
+            patches, caption = block(patches, caption, time, condition.patch_scopes[i % 2], condition.caption_rotation)
+        return patches
+
+    def _pixel_path(
+        self, x_t: Float[Tensor, "b 3 h w"], patches: Float[Tensor, "b n d"], condition: Condition
+    ) -> Float[Tensor, "b 3 h w"]:
+        pixels = self._embed_pixels(x_t, condition)
+        for j, block in enumerate(self.pixel_blocks):
+            pixels = block(pixels, patches, condition.pixel_scopes[j % 2])
+        out = self.final_proj(self.final_norm(pixels)).unflatten(0, patches.shape[:2])  # [b, n, p, 3]
+        return from_patches(out, condition.rows, condition.columns)
+
+    def _embed_pixels(self, x_t: Float[Tensor, "b 3 h w"], condition: Condition) -> Float[Tensor, "bn p e"]:
+        pixels = self.pixel_embedding(x_t.permute(0, 2, 3, 1))  # [b, h, w, e]
+        half = self.config.pixel_width // 2
+        columns = F.pad(condition.column_positions.to(x_t.dtype), (0, half))  # [w, e]
+        rows = F.pad(condition.row_positions.to(x_t.dtype), (half, 0))[:, None]  # [h, 1, e]
+        pixels = (pixels + (columns + rows)).permute(0, 3, 1, 2)
+        return to_patches(pixels, self.config.patch_size).transpose(2, 3).flatten(0, 1)
+
+    def _rope_reference(self) -> tuple[int, int] | None:
+        """The rotary reference in patches."""
+        reference = self.config.rope_reference
+        return reference and (reference[0] // self.config.patch_size, reference[1] // self.config.patch_size)
+
+    def _caption_rotation(self, caption: Float[Tensor, "b l d"] | None) -> Rotation | None:
+        theta = self.config.caption_rope_theta
+        if caption is None or theta is None:
+            return None
+        head_width = self.config.width // self.config.heads
+        return sequence_rotation(caption.shape[1], head_width, theta=theta, device=caption.device)
+
+
+def enlarge(picture: Float[Tensor, "b 3 y x"], height: int, width: int) -> Float[Tensor, "b 3 h w"]:
+    """The plain way to a larger picture: bicubic."""
+    return F.interpolate(picture.float(), size=(height, width), mode="bicubic", antialias=True)
+
+
+def build(config: NetworkConfig, *, device: torch.device | str = "cpu") -> Denoiser:
+    """A network with fresh weights, ready for inference; on ``meta`` it costs nothing."""
+    with torch.device(device):
+        return Denoiser(config).eval().requires_grad_(False)

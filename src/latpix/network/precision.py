@@ -1,0 +1,83 @@
+"""Numeric types: weights decide, activations follow.
+
+Official inference keeps float32 parameters and runs under bfloat16 autocast. Here the same numbers come from rules of our
+own, so they hold on every device: Linear and Conv weights may rest in bfloat16 and cast their input to their own type;
+everything else (norm weights, caption positions, ``log_alpha``) stays float32, and type promotion does the rest:
+
+    Linear, Conv, attention          weight's type in, weight's type out
+    RMSNorm                          float32 arithmetic, float32 weight multiplied last: float32 out
+    group and layer norm, positions, rotary tables and rotation    float32
+    residual streams                 float32 from the first float32 term on (the gate's sigma term, the pixel table)
+
+Source: network.md section 10, checked quantity by quantity in tests/network/test_precision.py.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """``torch.nn.Linear`` that computes in its weight's type."""
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class Conv2d(nn.Conv2d):
+    """``torch.nn.Conv2d`` that computes in its weight's type."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b g h2 w2"]:
+        return super().forward(x.to(self.weight.dtype))
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit root mean square:  x * rsqrt(mean(x^2) + 1e-6) * weight.
+
+    The arithmetic is float32; the result passes through the input's type before the weight multiplies it.
+    Source: Zhang & Sennrich 2019, eq. 4.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)
+        return normed.to(x.dtype) * self.weight
+
+
+class GroupNorm(nn.GroupNorm):
+    """``torch.nn.GroupNorm`` in float32, whatever comes in."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return super().forward(x.float())
+
+
+class LayerNorm(nn.LayerNorm):
+    """``torch.nn.LayerNorm`` in float32, whatever comes in."""
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        return super().forward(x.float())
+
+
+RESTING = (Linear, Conv2d)
+
+
+def rest_in(network: nn.Module, dtype: torch.dtype) -> None:
+    """Let the Linear and Conv parameters of ``network`` rest in ``dtype``; everything else stays float32."""
+    for module in network.modules():
+        own = dtype if isinstance(module, RESTING) else torch.float32
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.data.to(own), requires_grad=parameter.requires_grad))
+
+
+def resting_dtypes(network: nn.Module, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The type each parameter rests in under ``dtype``, by name: for loading tensors straight to it."""
+    return {
+        f"{prefix}.{name}" if prefix else name: dtype if isinstance(module, RESTING) else torch.float32
+        for prefix, module in network.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    }

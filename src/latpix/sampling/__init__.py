@@ -1,0 +1,1 @@
+"""Arithmetic on tensors: paths, schedules, samplers, guidance, noise. It knows no network and no config."""

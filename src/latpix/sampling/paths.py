@@ -1,0 +1,37 @@
+"""The straight path between picture and noise, and what a network's output says about it.
+
+    x_t = (1 - t) x0 + t noise,    velocity = noise - x0,    so    x0 = x_t - t velocity
+
+Source: rectified flow, Liu et al. 2022, eq. 1.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Prediction = Literal["velocity", "x0"]  # what a network was trained to put out
+Pixels = Float[Tensor, "b 3 h w"]
+Scalar = Float[Tensor, ""]
+
+LEAST_TIME = 0.05  # below it an x0 prediction's velocity is damped instead of dividing by almost nothing
+
+
+def x0_of(prediction: Prediction, x_t: Pixels, t: Scalar, output: Pixels) -> Pixels:
+    """The picture that ``output`` stands for, float32.
+
+    The difference is taken in float64, as in the trained models' sampler; where a device has none, in float32.
+    """
+    if prediction == "x0":
+        return output.float()
+    wide = torch.float32 if x_t.device.type == "mps" else torch.float64
+    return (x_t.to(wide) - t.to(wide) * output.to(wide)).float()
+
+
+def velocity_of(prediction: Prediction, x_t: Pixels, t: Scalar, output: Pixels) -> Pixels:
+    """The velocity that ``output`` stands for; a velocity keeps the network's type."""
+    if prediction == "velocity":
+        return output
+    wide = torch.float32 if x_t.device.type == "mps" else torch.float64
+    return ((x_t.to(wide) - output.to(wide)) / t.to(wide).clamp(min=LEAST_TIME)).float()
