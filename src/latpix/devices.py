@@ -1,0 +1,53 @@
+"""Which device and which numeric type ``auto`` means here."""
+
+import torch
+
+from latpix.errors import OptionError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """``auto`` takes the first accelerator there is, else the CPU; other names are checked against what is there.
+
+    Raises:
+        OptionError: no such device on this machine.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "cpu": True,
+    }
+    if str(device) == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    here = ", ".join(name for name, there in available.items() if there)
+    try:
+        picked = torch.device(device)
+    except RuntimeError:
+        raise OptionError(f'device "{device}" is unknown. This machine has: {here}.') from None
+    beyond = picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count()
+    if not available.get(picked.type) or beyond:
+        raise OptionError(f'device "{device}" is not on this machine, which has: {here}.')
+    return picked
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 on accelerators and on CPUs with bfloat16 units, else float32.
+
+    Raises:
+        OptionError: ``dtype`` is none of auto, float32, bfloat16, float16.
+    """
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if dtype == "auto":
+        return torch.bfloat16 if device.type != "cpu" or cpu_has_bfloat16() else torch.float32
+    if dtype not in DTYPES:
+        raise OptionError(f'dtype "{dtype}" is unknown; expected one of auto, {", ".join(DTYPES)}.')
+    return DTYPES[str(dtype)]
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware (AVX-512-BF16 or AMX); without, float32 is faster."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
