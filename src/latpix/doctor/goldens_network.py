@@ -1,7 +1,7 @@
 """Recompute network and sampler goldens: single calls, whole decodes, tables of small functions.
 
-A folder holds ``net_*.json``, ``sampler_*.json`` and ``functions.json``, each with a ``.safetensors`` of the same name and
-weights named in it; everything about a case comes from its files.
+A folder holds ``net_*.json``, ``sampler_*.json`` and ``functions.json``, each with a ``.safetensors`` of the same
+name and weights named in it; everything about a case comes from its files.
 """
 
 import json
@@ -49,6 +49,10 @@ def run(folder: Path, device: torch.device | str = "cpu") -> Iterator[GoldenRow]
             print(f"skipped {path}: no golden of a known family", file=sys.stderr)
             continue
         description = json.loads(path.read_text())
+        needed = [path.with_suffix(".safetensors"), folder / description.get("weights", path.name)]
+        if missing := [file.name for file in needed if not file.is_file()]:
+            print(f"skipped {path}: {' and '.join(missing)} is missing beside it", file=sys.stderr)
+            continue
         tensors = load_file(path.with_suffix(".safetensors"), device=str(device))
         yield GoldenRow.of(f"network/{name}", "network", runner(folder, description, tensors))
 
@@ -101,7 +105,9 @@ def condition_of(network: Denoiser, given: Tensors, height: int, width: int) -> 
 
 
 def predict_rgb(network: Denoiser, condition: Condition, keep: Tensor | None) -> Tensor:
-    assert condition.features is not None and condition.features.rgb_source is not None
+    """The RGB head's picture at native size."""
+    assert condition.features is not None
+    assert condition.features.rgb_source is not None
     assert network.latent_projection.rgb_head is not None
     rgb: Tensor = network.latent_projection.rgb_head(condition.features.rgb_source)
     return rgb if keep is None else rgb * keep.view(-1, 1, 1, 1)
@@ -119,9 +125,9 @@ def watch(network: Denoiser, seen: Tensors) -> Iterator[torch.utils.hooks.Remova
         return module.register_forward_hook(keep)
 
     def inputs(module: nn.Module, *names: str) -> torch.utils.hooks.RemovableHandle:
-        def keep(_module: nn.Module, args: tuple[Tensor | None, ...]) -> None:
+        def keep(_module: nn.Module, args: tuple[object, ...]) -> None:
             for name, value in zip(names, args, strict=False):
-                if value is not None:
+                if isinstance(value, Tensor):
                     seen[f"mid.{name}"] = value
 
         return module.register_forward_pre_hook(keep)
@@ -169,6 +175,7 @@ def run_sampler(folder: Path, description: dict[str, Any], tensors: Tensors) -> 
 
 
 def bind(network: Denoiser, condition: Condition) -> Denoise:
+    """The network as samplers see it."""
     return lambda x_t, t: network(x_t, TIMESTEP_SCALE * t, condition)
 
 
@@ -251,10 +258,11 @@ def _student_times(name: str, entries: Entries, _tensors: Tensors) -> float:
 
 
 def _dynamic_shift(name: str, entries: Entries, _tensors: Tensors) -> float:
-    return max(
-        abs(DynamicShift(base=row["base_shift"], reference=row["base_size"]).at(row["h"], row["w"]) - row["shift"])
-        for row in entries[name]
-    )
+    worst = 0.0
+    for row in entries[name]:
+        shift = DynamicShift(base=row["base_shift"], reference=row["base_size"]).at(row["h"], row["w"])
+        worst = max(worst, abs(shift - float(row["shift"])))
+    return worst
 
 
 def largest(error: Tensor) -> float:

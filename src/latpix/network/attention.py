@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latpix.network.rope import Rotation, grid_rotation, rotate
 
-Heads = Float[Tensor, "b n heads d"]
+Heads = Float[Tensor, "b n heads k"]
 
 
 def attend(q: Heads, k: Heads, v: Heads, mask: Bool[Tensor, "b 1 1 n"] | None = None) -> Float[Tensor, "b n width"]:
@@ -33,6 +33,7 @@ class Windows:
     index: Int[Tensor, "windows area"]  # of the patch at each place of each window; 0 where there is none
     inside: Bool[Tensor, "windows area"]  # false in the padding
     place: Int[Tensor, " n"]  # of each patch among the windows' places, flattened
+    padded: bool  # some place holds no patch; known without asking the device
 
     def split(self, x: Float[Tensor, "b n *rest"]) -> Float[Tensor, "b_windows area *rest"]:
         return x[:, self.index].flatten(0, 1)
@@ -41,7 +42,7 @@ class Windows:
         return x.unflatten(0, (batch, -1)).flatten(1, 2)[:, self.place]
 
     def mask(self, batch: int) -> Bool[Tensor, "b_windows 1 1 area"] | None:
-        return None if bool(self.inside.all()) else self.inside.repeat(batch, 1)[:, None, None]
+        return self.inside.repeat(batch, 1)[:, None, None] if self.padded else None
 
 
 def cut_windows(rows: int, columns: int, side: int, *, shift: int, device: torch.device | None = None) -> Windows:
@@ -56,9 +57,11 @@ def cut_windows(rows: int, columns: int, side: int, *, shift: int, device: torch
         return grid.reshape(down, side, across, side).transpose(1, 2).reshape(down * across, side * side)
 
     index, inside = windowed(index), windowed(inside)
-    place = torch.empty(rows * columns, dtype=torch.long, device=device)
-    place[index[inside]] = inside.flatten().nonzero().squeeze(1)
-    return Windows(index.where(inside, 0), inside, place)
+    row, column = (torch.arange(count, device=device) + shift for count in (rows, columns))
+    window = (row // side)[:, None] * across + column // side
+    place = (window * side + (row % side)[:, None]) * side + column % side
+    padded = (down * side, across * side) != (rows, columns)
+    return Windows(index.where(inside, 0), inside, place.flatten(), padded)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ Upstream's own configuration names are mapped in ``checkpoints/convert.py``.
 from dataclasses import dataclass
 from typing import Literal
 
+Padding = Literal["zeros", "replicate", "reflect"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -42,7 +44,7 @@ class NetworkConfig:
     latent_width: int = 512  # g, of its convolutions
     latent_depth: int = 4  # residual blocks
     latent_unpatchify: int = 1  # side of the depth-to-space that opens a patchified latent
-    padding: Literal["zeros", "replicate", "reflect"] = "zeros"
+    padding: Padding = "zeros"
     gate: Literal["channel", "token"] = "channel"  # v1: a trust value per channel; v1.5: per token
     gate_interval: int = 2  # latent features enter before every n-th patch block
     pixel_gate: bool = False  # v1.5: they enter before the pixel blocks too

@@ -16,6 +16,8 @@ from latpix.network.precision import Linear
 
 
 class Gate(nn.Module):
+    """One gate, with the module's equation."""
+
     def __init__(self, width: int, kind: Literal["channel", "token"]) -> None:
         super().__init__()
         self.proj = Linear(2 * width, width if kind == "channel" else 1)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latpix.network.config import NetworkConfig
+from latpix.network.config import NetworkConfig, Padding
 from latpix.network.patches import tokens_of
 from latpix.network.precision import Conv2d, GroupNorm, LayerNorm, Linear
 
@@ -53,7 +53,7 @@ def patches_per_cell(config: NetworkConfig) -> tuple[int, int]:
 class ResidualBlock(nn.Module):
     """x + conv2(silu(norm2(conv1(silu(norm1(x)))))), group norms of four groups."""
 
-    def __init__(self, width: int, padding: str) -> None:
+    def __init__(self, width: int, padding: Padding) -> None:
         super().__init__()
         self.norm1 = GroupNorm(4, width)
         self.conv1 = conv3x3(width, width, padding)
@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
 class ConvStack(nn.Module):
     """conv, silu, conv, residual blocks; no activation at the end."""
 
-    def __init__(self, channels: int, width: int, depth: int, padding: str) -> None:
+    def __init__(self, channels: int, width: int, depth: int, padding: Padding) -> None:
         super().__init__()
         self.conv_in = conv3x3(channels, width, padding)
         self.conv_mid = conv3x3(width, width, padding)
@@ -108,6 +108,8 @@ class LatentFeatures:
 
 
 class LatentProjection(nn.Module):
+    """Stacks and heads; which there are is in the config."""
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
@@ -146,11 +148,10 @@ class LatentProjection(nn.Module):
             outputs = self.latent_stack(align_latent(latent, rows, columns, config=self.config))
         features = self._merge(outputs[-1] if outputs else None, image, rows, columns)
         tokens = tokens_of(features)  # [b, n, g]
-        weigh = (lambda x: x) if keep is None else (lambda x: x * keep.to(x.dtype).view(-1, 1, 1))
         tap = self.config.rgb_head
         return LatentFeatures(
-            per_gate=tuple(weigh(head(tokens)) for head in self.heads),
-            pixel=None if self.pixel_head is None else weigh(self.pixel_head(tokens)),
+            per_gate=tuple(weigh(head(tokens), keep) for head in self.heads),
+            pixel=None if self.pixel_head is None else weigh(self.pixel_head(tokens), keep),
             rgb_source=None if tap is None else features if tap == -1 or not outputs else outputs[tap],
         )
 
@@ -169,13 +170,20 @@ class LatentProjection(nn.Module):
         return merged
 
 
-def conv3x3(channels: int, width: int, padding: str) -> Conv2d:
+def weigh(feature: Float[Tensor, "b n d"], keep: Float[Tensor, " b"] | None) -> Float[Tensor, "b n d"]:
+    """A feature times its sample's ``keep``."""
+    return feature if keep is None else feature * keep.to(feature.dtype).view(-1, 1, 1)
+
+
+def conv3x3(channels: int, width: int, padding: Padding) -> Conv2d:
+    """A convolution that keeps the grid, with the projection\'s initialisation."""
     conv = Conv2d(channels, width, 3, padding=1, padding_mode=padding)
     truncated_normal(conv)
     return conv
 
 
 def truncated_normal(layer: Linear | Conv2d) -> None:
+    """Weights of standard deviation 0.02, bias zero."""
     nn.init.trunc_normal_(layer.weight, std=0.02)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

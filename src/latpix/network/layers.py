@@ -75,7 +75,8 @@ class MLP(nn.Module):
 
 
 class CaptionEmbedding(nn.Module):
-    """Caption states -> tokens:  norm(proj(states)) + positions. Longer captions are cut; shorter use fewer positions."""
+    """Caption states -> tokens:  norm(proj(states)) + positions. Longer captions are cut; shorter use fewer
+    positions."""
 
     def __init__(self, caption_width: int, width: int, length: int) -> None:
         super().__init__()
@@ -93,8 +94,8 @@ def pixel_positions(
 ) -> Float[Tensor, "count half"]:
     """One axis of the fixed pixel-position table: [sin, cos] of the absolute pixel index, never rescaled.
 
-    The table of a picture is ``[columns' part | rows' part]``, half the pixel width each; it is separable, so it is never
-    built whole. Computed in float64 on the CPU, then cast: not every device has float64.
+    The table of a picture is ``[columns' part | rows' part]``, half the pixel width each; it is separable, so it is
+    never built whole. Computed in float64 on the CPU, then cast: not every device has float64.
     """
     quarter = pixel_width // 4
     frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)

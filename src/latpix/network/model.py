@@ -49,6 +49,7 @@ class Denoiser(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        assert not (config.attention_window and config.caption_width), "captions are not windowed"
         d, patch = config.width, config.patch_size
         self.time_embedding = TimeEmbedding(d)
         self.caption_embedding = (
@@ -99,6 +100,7 @@ class Denoiser(nn.Module):
         config, device = self.config, self.final_norm.weight.device
         rows, columns = height // config.patch_size, width // config.patch_size
         assert (rows * config.patch_size, columns * config.patch_size) == (height, width), "size is not whole patches"
+        assert image is not None or not config.base_picture, "there is no picture to paint on"
         assert (caption is None) == (self.caption_embedding is None), "caption given to a network without, or missing"
 
         features = None
@@ -197,7 +199,7 @@ def enlarge(picture: Float[Tensor, "b 3 y x"], height: int, width: int) -> Float
     return F.interpolate(picture.float(), size=(height, width), mode="bicubic", antialias=True)
 
 
-def build(config: NetworkConfig, *, device: torch.device | str = "cpu") -> Denoiser:
-    """A network with fresh weights, ready for inference; on ``meta`` it costs nothing."""
-    with torch.device(device):
+def build(config: NetworkConfig, *, device: torch.device | str | None = None) -> Denoiser:
+    """A network with fresh weights, ready for inference, on any device; on ``meta`` it costs nothing."""
+    with torch.device(device or torch.get_default_device()):
         return Denoiser(config).eval().requires_grad_(False)

@@ -16,13 +16,15 @@ from latpix.network.attention import Scope
 from latpix.network.layers import MLP, modulate
 from latpix.network.precision import Linear, RMSNorm
 
-# Everything but the attention is independent per patch, so inference works on this many patches at a time: the modulators
-# are 6 e p numbers per patch, more than all else together. Narrow networks like pieces that stay in a CPU's cache; wide
-# ones must reread a large weight for every piece.
+# Everything but the attention is independent per patch, so inference works on this many patches at a time: the
+# modulators are 6 e p numbers per patch, more than all else together. Narrow networks like pieces that stay in a
+# CPU's cache; wide ones must reread a large weight for every piece.
 CHUNK_NARROW, CHUNK_WIDE, WIDE = 128, 1024, 384
 
 
 class PixelBlock(nn.Module):
+    """One block, with the module's equations; inference works through the patches in chunks."""
+
     def __init__(self, pixel_width: int, patch_area: int, width: int, attention_width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads

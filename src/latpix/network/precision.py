@@ -1,8 +1,9 @@
 """Numeric types: weights decide, activations follow.
 
-Official inference keeps float32 parameters and runs under bfloat16 autocast. Here the same numbers come from rules of our
-own, so they hold on every device: Linear and Conv weights may rest in bfloat16 and cast their input to their own type;
-everything else (norm weights, caption positions, ``log_alpha``) stays float32, and type promotion does the rest:
+Official inference keeps float32 parameters and runs under bfloat16 autocast. Here the same numbers come from rules of
+our own, so they hold on every device: Linear and Conv weights may rest in bfloat16 and cast their input to their own
+type; everything else (norm weights, caption positions, ``log_alpha``) stays float32, and type promotion does the
+rest:
 
     Linear, Conv, attention          weight's type in, weight's type out
     RMSNorm                          float32 arithmetic, float32 weight multiplied last: float32 out

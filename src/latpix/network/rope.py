@@ -1,9 +1,9 @@
 """Rotary position tables and the rotation of queries and keys.
 
 Adjacent channel pairs (2j, 2j+1) turn by angle a_j:  (re, im) -> (re cos a - im sin a, re sin a + im cos a).
-Source: Su et al. 2021, eq. 34. In two dimensions, columns and rows take turns, column first; positions always span 0..16,
-whatever the grid, and the base grows with the grid's side over a reference (NTK-aware scaling, per axis).
-All tables are float32, no device but the caller's.
+Source: Su et al. 2021, eq. 34. In two dimensions, columns and rows take turns, column first; positions always span
+0..16, whatever the grid, and the base grows with the grid's side over a reference (NTK-aware scaling, per axis). All
+tables are float32, no device but the caller's.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Noise as a function of (seed, draw, absolute pixel): no state, the same on every device, in every batch, on every rank.
+"""Noise as a function of (seed, draw, absolute pixel): no state, the same in every batch and on every rank.
 
-Each pixel has its own counter (column, row, draw, channel group) under the seed's key. Ten rounds of Philox turn it into
-four 32-bit words, and the Box-Muller transform turns those into four normals: one per channel of a group.
+Each pixel has its own counter (column, row, draw, channel group) under the seed's key. Ten rounds of Philox turn it
+into four 32-bit words, and the Box-Muller transform turns those into four normals: one per channel of a group.
 Source: Philox4x32-10, Salmon et al. 2011 (SC'11), section 3.3; Box & Muller 1958.
 """
 

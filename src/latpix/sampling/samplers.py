@@ -1,7 +1,7 @@
 """Samplers: turn noise into pixels by asking a denoiser a few times.
 
-Every sampler has one signature: ``(denoise, noise, times, *, prediction, on_step) -> pixels``. Guidance is a function that
-wraps ``denoise``; noise comes in by draw number, so that recorded noise can stand in.
+Every sampler has one signature: ``(denoise, noise, times, *, prediction, on_step) -> pixels``. Guidance is a function
+that wraps ``denoise``; noise comes in by draw number, so that recorded noise can stand in.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import torch
 
-from latpix.sampling.paths import Pixels, Prediction, x0_of, velocity_of
+from latpix.sampling.paths import Pixels, Prediction, velocity_of, x0_of
 from latpix.sampling.schedules import Times, check_times
 
 Denoise = Callable[[Pixels, Times], Pixels]  # (x_t [b,3,h,w], t [b]) -> the network's output

@@ -6,6 +6,7 @@ Source: network.md sections 11.1 and 12; the shift is that of Esser et al. 2024,
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -33,7 +34,7 @@ class DynamicShift:
 def check_times(times: Sequence[float] | Times) -> None:
     """Raise ScheduleError unless ``times`` fall from at most 1 to exactly 0."""
     values = [float(t) for t in times]
-    falling = all(a >= b for a, b in zip(values, values[1:], strict=False))
+    falling = all(a >= b for a, b in pairwise(values))
     if len(values) < 2 or not falling or values[0] > 1 or values[-1] != 0:
         raise ScheduleError(
             f"times must fall from at most 1 to exactly 0, but are {values}. "

@@ -1,0 +1,1 @@
+"""How fast and how large: the plain implementation to compare with, cases, measuring, reports."""

@@ -1,0 +1,1 @@
+"""Checkpoints: what there is, how files are read, checked, converted and fetched."""

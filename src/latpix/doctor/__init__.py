@@ -1,0 +1,1 @@
+"""Is everything there, and does this device compute what it should?"""

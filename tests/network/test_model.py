@@ -1,0 +1,162 @@
+"""What holds for the assembled network, beside its numbers."""
+
+import ast
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_networks import FORMS, SMALL, SMALL_TINY, SMALL_V1_5, call, close, condition_of, small_inputs, small_network
+from torch.nn import functional as F
+
+import latpix.network
+from latpix.network.config import PIXELDIT, V1, V1_5
+from latpix.network.model import Denoiser, build
+
+
+def one_of(given, k):
+    return {name: tensor[k : k + 1] for name, tensor in given.items()}
+
+
+@pytest.mark.parametrize("form", ["v1", "v1.5", "text"])
+def test_a_fresh_network_paints_exactly_nothing(form):
+    assert call(build(FORMS[form]), small_inputs(FORMS[form])).abs().max() == 0
+
+
+def test_a_fresh_network_with_a_base_picture_paints_exactly_that():
+    given = small_inputs(SMALL_TINY)
+    enlarged = F.interpolate(given["image"], size=given["x_t"].shape[-2:], mode="bicubic", antialias=True)
+    assert torch.equal(call(build(SMALL_TINY), given), enlarged)
+
+
+@pytest.mark.parametrize("config", [SMALL, SMALL_V1_5, SMALL_TINY])
+def test_a_fresh_network_ignores_its_latent(config):
+    network, given = build(config), small_inputs(config)
+    seen = []
+    network.pixel_blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    call(network, given)
+    call(network, {**given, "latent": 3 - given["latent"], "latent_sigma": 1 - given["latent_sigma"]})
+    assert torch.equal(*seen)
+    assert not any(feature.any() for feature in condition_of(network, given).features.per_gate)
+
+
+def test_fresh_weights_are_those_that_training_from_scratch_starts_from():
+    torch.manual_seed(0)
+    config = replace(SMALL_V1_5, width=64, latent_width=32, rgb_head=-1, image_channels=3)
+    fresh = dict(build(config).named_parameters())
+    zero = {"patch_embedding.bias", "final_proj.weight", "final_proj.bias"}
+    for name, parameter in fresh.items():
+        latent_side, leaf = name.startswith("latent_projection"), name.rpartition(".")[2]
+        if name.endswith("log_alpha"):
+            assert float(parameter) == pytest.approx(math.log(5))
+        elif "norm" in name:
+            assert bool((parameter == float(leaf == "weight")).all()), name
+        elif "gate" in name and ".mlp." not in name:
+            assert parameter.std() < 0.015 if leaf == "weight" else bool((parameter == 2).all()), name
+        elif name in zero or "heads." in name or "pixel_head." in name or (latent_side and leaf == "bias"):
+            assert not parameter.any(), name
+        elif latent_side or (name.startswith("time_embedding") and leaf == "weight"):
+            assert float(parameter.std()) == pytest.approx(0.02, rel=0.15), name
+        else:
+            assert parameter.any(), name
+    assert float(fresh["caption_embedding.positions"].std()) == pytest.approx(1, rel=0.2)
+    bound = math.sqrt(6 / sum(fresh["patch_embedding.weight"].shape))  # Xavier's
+    assert float(fresh["patch_embedding.weight"].abs().max()) == pytest.approx(bound, rel=0.01)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_picture_of_a_batch_is_the_picture_alone(form):
+    """To rounding: a product of more rows may add in another order. For the bits, ``Decoder`` paints one by one."""
+    network, given = small_network(FORMS[form]), small_inputs(FORMS[form], batch=3)
+    whole = call(network, given)
+    for k in range(3):
+        close(call(network, one_of(given, k)), whole[k : k + 1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_condition_serves_every_step_to_the_bit(form):
+    network, given = small_network(FORMS[form]), small_inputs(FORMS[form])
+    condition = condition_of(network, given)
+    for timestep in (1000.0, 342.0, 0.0):
+        step = {**given, "timestep": torch.full((2,), timestep)}
+        assert torch.equal(network(given["x_t"], step["timestep"], condition), call(network, step))
+
+
+def test_what_does_not_depend_on_time_is_computed_once_per_decode():
+    network, given = small_network(SMALL_V1_5), small_inputs(SMALL_V1_5)
+    calls = []
+    for module in (network.latent_projection, network.caption_embedding, *network.latent_projection.heads):
+        module.register_forward_hook(lambda module, *_: calls.append(module))
+    condition = condition_of(network, given)
+    before = len(calls)
+    for _ in range(3):
+        network(given["x_t"], given["timestep"], condition)
+    assert before == len(calls) == 2 + SMALL_V1_5.latent_outputs
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 24, 47])
+def test_the_pixel_path_in_pieces_is_the_pixel_path_at_once(chunk):
+    network, given = small_network(SMALL_V1_5), small_inputs(SMALL_V1_5)
+    results = []
+    for size in (10**6, chunk):
+        for block in network.pixel_blocks:
+            block.chunk = size
+        with torch.no_grad():
+            results.append(call(network, given))
+    close(results[1], results[0])
+
+
+def test_training_gets_the_gradients_of_the_unchunked_path():
+    network, given = small_network(SMALL_V1_5).requires_grad_(True), small_inputs(SMALL_V1_5)
+    for block in network.pixel_blocks:
+        block.chunk = 5
+    painted = call(network, given)
+    painted.square().mean().backward()
+    with torch.no_grad():
+        close(call(network, given), painted.detach())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.pixel_blocks.parameters())
+
+
+def test_dropped_latent_features_leave_a_network_without_latent():
+    network, given = small_network(SMALL_V1_5), small_inputs(SMALL_V1_5)
+    dropped = call(network, {**given, "keep": torch.tensor([0.0, 1.0])})
+    without = call(network, {name: tensor for name, tensor in given.items() if name != "latent"})
+    close(dropped[:1], without[:1])
+    assert torch.equal(dropped[1:], call(network, given)[1:])
+
+
+def test_a_longer_caption_than_the_learned_positions_is_cut():
+    network, given = small_network(SMALL), small_inputs(SMALL, caption_length=9)
+    cut = {**given, "caption": given["caption"][:, : SMALL.caption_length]}
+    assert torch.equal(call(network, given), call(network, cut))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_network_on_the_meta_device_tells_its_output_for_free(form):
+    network = build(FORMS[form], device="meta")
+    given = {name: tensor.to("meta") for name, tensor in small_inputs(FORMS[form]).items()}
+    painted = call(network, given)
+    assert (painted.device.type, painted.shape) == ("meta", given["x_t"].shape)
+
+
+@pytest.mark.parametrize(("config", "parameters"), [(V1, 456), (replace(V1_5, latent_unpatchify=1), 461)])
+def test_a_released_form_has_as_many_tensors_as_its_file(config, parameters):
+    assert len(list(build(config, device="meta").named_parameters())) == parameters
+
+
+def test_the_text_to_image_form_has_no_latent_side():
+    names = [name for name, _ in build(PIXELDIT, device="meta").named_parameters()]
+    assert not [name for name in names if "latent" in name or name.startswith(("gates", "pixel_gate"))]
+
+
+def test_a_network_keeps_nothing_but_its_parameters():
+    assert [name for form in FORMS.values() for name, _ in Denoiser(form).named_buffers()] == []
+
+
+@pytest.mark.parametrize("path", sorted(Path(latpix.network.__file__).parent.glob("*.py")), ids=lambda path: path.name)
+def test_no_device_is_named_in_the_network(path):
+    tree = ast.parse(path.read_text())
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    words |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not {word.partition(":")[0] for word in words} & {"cpu", "cuda", "mps", "xpu", "hip", "meta"}
