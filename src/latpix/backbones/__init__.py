@@ -1,0 +1,1 @@
+"""What makes latents of pictures, and turns them back at native size."""

@@ -1,0 +1,1 @@
+"""How good a picture is: one file for each measure, all on pixels in [-1, 1]."""

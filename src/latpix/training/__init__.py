@@ -1,0 +1,1 @@
+"""Training: losses, photographs and the recipes that made the shipped weights."""

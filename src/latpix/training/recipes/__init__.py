@@ -1,0 +1,1 @@
+"""One module per recipe: ``python -m latpix.training.recipes.NAME`` runs it."""

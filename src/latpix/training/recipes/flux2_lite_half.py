@@ -1,0 +1,199 @@
+"""Train one half of flux2-lite on, alone: small sharp pictures, coded whole.
+
+    python -m latpix.training.recipes.flux2_lite_half HALF --assets DIR --start FILE -o RUN [--minutes N]
+
+    decoder:  |D(z) - x|  +  2 (D(z) - x)^2  +  |mean16(D(z) - x)|          z = TAEF2's latent of x
+    encoder:  mean((E(x) - z)^2 / var_c)  +  4 |T(E(x)) - x|  +  4 |D(E(x)) - x|  +  4 |mean16(D(E(x)) - x)|
+
+|e| is sqrt(e^2 + 0.01^2); T is TAEF2's frozen decoder, used on one of a batch; D in the encoder's loss is frozen too.
+The first recipe sees crops of large photographs; a decoder's base picture is often 200 pixels wide, sharper per pixel,
+and its latent's overview differs. Here every sample is a picture of its own: 128x128 pixels of a photograph at full,
+half or quarter size, encoded by TAEF2 as a whole, so that nothing at its border is false. The decoder's last term holds
+colours. Muon and Adam as in the first recipe; averaged weights are exported with the start file's other half.
+
+Hardware: 2 CPU cores with AVX-512 bf16, bfloat16 autocast; see docs/benchmarks/flux2-lite.md.
+"""
+
+import argparse
+import copy
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latpix.backbones.lite import Lite, channels_last
+from latpix.backbones.lite_file import load_lite, save_lite
+from latpix.backbones.taef2 import Taef2
+from latpix.training.photographs import Photograph, detail, read, to_levels, to_pixels, training_photographs
+from latpix.training.recipes import flux2_lite
+from latpix.training.recipes.flux2_lite import LICENSE, absolute, build_optimizers, rate
+
+SIDE = 128
+REDUCTIONS = (1, 2, 4)
+DETAIL = 2.0  # levels: a sample has at least this much, or one chance in four
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that decides a run; saved beside its weights."""
+
+    seed: int = 2
+    minutes: float = 25.0
+    pool: int = 2400  # samples encoded before the first step
+    batch: int = 8
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    seconds_per_save: float = 120.0
+
+
+def sample(pictures: list[Tensor], generator: np.random.Generator) -> UInt8[Tensor, "3 128 128"]:
+    """A random square of a random photograph at a random size, rather a detailed one."""
+    while True:
+        levels = pictures[int(generator.integers(len(pictures)))]
+        step = REDUCTIONS[int(generator.integers(len(REDUCTIONS)))]
+        side = SIDE * step
+        if min(levels.shape[-2:]) < side:
+            continue
+        top, left = (int(generator.integers(length - side + 1)) for length in levels.shape[-2:])
+        square = levels[:, top : top + side, left : left + side]
+        if step > 1:
+            pixels = F.interpolate(to_pixels(square)[None], size=(SIDE, SIDE), mode="bicubic", antialias=True)
+            square = to_levels(pixels[0].clamp(-1, 1))
+        if generator.random() < 0.5:
+            square = square.flip(-1)
+        if float(detail(square, SIDE)) >= DETAIL or generator.random() < 0.25:
+            return square.contiguous()
+
+
+@torch.no_grad()
+def encode(taef2: Taef2, squares: list[Tensor]) -> Float16[Tensor, "b 128 h w"]:
+    """TAEF2's latents of a few samples."""
+    pixels = to_pixels(torch.stack(squares)).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return taef2.encode(pixels).half()
+
+
+def decoder_loss(
+    model: Lite, latent: Float[Tensor, "b 128 h w"], pixels: Float[Tensor, "b 3 s s"]
+) -> Float[Tensor, ""]:
+    """How far the decode of TAEF2's latents is from the pictures."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        decoded = model.decoder(latent)
+    error = decoded.float() - pixels
+    total: Tensor = absolute(error) + 2 * error.square().mean() + absolute(F.avg_pool2d(error, 16))
+    return total
+
+
+def encoder_loss(
+    model: Lite,
+    latent: Float[Tensor, "b 128 h w"],
+    pixels: Float[Tensor, "b 3 s s"],
+    *,
+    taef2: Taef2,
+    variance: Float[Tensor, "1 128 1 1"],
+) -> Float[Tensor, ""]:
+    """How far our latents are from TAEF2's, and what both decoders make of them from the pictures."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = model.encoder(pixels)
+        decoded = taef2.decode_unclamped(ours[:1])
+        own = model.decoder(ours)
+    error = own.float() - pixels
+    off: Tensor = ((ours.float() - latent).square() / variance).mean()
+    colour = absolute(F.avg_pool2d(error, 16))
+    return off + 4 * (absolute(decoded.float() - pixels[:1]) + absolute(error) + colour)
+
+
+def train(half: str, assets: Path, packages: Path | None, start: Path, run: Path, settings: Config) -> None:
+    """Run a training; told in order."""
+    # 1. what a run has
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps(asdict(settings), indent=2))
+    torch.manual_seed(settings.seed)
+    generator = np.random.default_rng(settings.seed)
+    taef2 = Taef2.load(assets / "taef2")
+    channels_last(taef2)
+    photographs = training_photographs(assets, packages)
+    pictures = [read(photograph) for photograph in photographs]
+    model, _ = load_lite(start)
+    trained = getattr(model.float(), half).requires_grad_(True)
+    channels_last(model)
+    average = copy.deepcopy(model).requires_grad_(False)
+    held = flux2_lite.Config(learning_rate=settings.learning_rate, warmup_steps=settings.warmup_steps)
+    optimizers = build_optimizers(trained, held)
+    squares: list[Tensor] = []
+    latents: list[Tensor] = []
+
+    def grow(count: int) -> None:
+        new = [sample(pictures, generator) for _ in range(count)]
+        squares.extend(new)
+        latents.extend(encode(taef2, new))
+
+    while len(squares) < settings.pool:
+        grow(16)
+    variance = torch.stack(latents).float().var(dim=(0, 2, 3))[None, :, None, None]
+
+    # 2. steps, until the time is over
+    began = saved = time.monotonic()
+    step, budget = 0, settings.minutes * 60
+    while (spent := time.monotonic() - began) < budget:
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = rate(step, spent / budget, held)
+        if step % 16 == 0 and spent / budget < 0.8:
+            grow(16)
+        chosen = generator.integers(len(squares), size=settings.batch)
+        pixels = to_pixels(torch.stack([squares[k] for k in chosen])).contiguous(memory_format=torch.channels_last)
+        latent = torch.stack([latents[k] for k in chosen]).float()
+        if half == "decoder":
+            loss = decoder_loss(model, latent, pixels)
+        else:
+            loss = encoder_loss(model, latent, pixels, taef2=taef2, variance=variance)
+        model.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        decay = min(settings.ema_decay, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(getattr(average, half).parameters()), list(trained.parameters()), 1 - decay)
+        step += 1
+
+        # 3. now and then: log, export
+        if step % 50 == 0:
+            line = {"step": step, "seconds": round(spent, 1), "loss": round(loss.item(), 5)}
+            with (run / "log.jsonl").open("a") as log:
+                log.write(json.dumps({**line, "pool": len(squares)}) + "\n")
+        if time.monotonic() - saved > settings.seconds_per_save:
+            saved = time.monotonic()
+            save_lite(average, run / "flux2-lite.safetensors", source=source(photographs, half, step), license=LICENSE)
+    save_lite(average, run / "flux2-lite.safetensors", source=source(photographs, half, step), license=LICENSE)
+
+
+def source(photographs: list[Photograph], half: str, steps: int) -> str:
+    """What the weights were made from, for the file's metadata."""
+    return f"{flux2_lite.source(photographs, 0)}; then flux2_lite_half {half}, {steps} steps"
+
+
+def main() -> None:
+    """The command of the module's docstring."""
+    parser = argparse.ArgumentParser(description="Train one half of flux2-lite on.")
+    parser.add_argument("half", choices=("decoder", "encoder"))
+    parser.add_argument("--assets", type=Path, required=True, help="folder with photos/ and taef2/")
+    parser.add_argument("--photos", type=Path, help="folder with the two unpacked Debian packages")
+    parser.add_argument("--start", type=Path, required=True, help="weights to start from")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
+    parser.add_argument("--minutes", type=float, default=Config().minutes, help="encoding at the start apart")
+    parser.add_argument("--rate", type=float, default=Config().learning_rate, help="of learning, at its peak")
+    arguments = parser.parse_args()
+    settings = Config(minutes=arguments.minutes, learning_rate=arguments.rate)
+    train(arguments.half, arguments.assets, arguments.photos, arguments.start, arguments.output, settings)
+
+
+if __name__ == "__main__":
+    main()
