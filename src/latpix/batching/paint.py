@@ -1,0 +1,303 @@
+"""The painter: decodes many latents, grouped by shape, in the order of the inputs, past the ones that fail.
+
+job --load--> latent --(one task per output)--> stacked by shape --decode--> pixels --> picture with its story
+"""
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latpix.batching.inputs import Failure
+from latpix.batching.outputs import Job, Output, Result, Work, make_folder
+from latpix.batching.story import Origin, story_of
+from latpix.decoder import Decoder
+from latpix.errors import LatpixError, MemoryLimitError, OptionError
+from latpix.files.latent_files import Latent
+from latpix.files.picture_files import save_picture
+from latpix.latents.noising import noise_latent
+from latpix.latents.spaces import LATENT_SPACES
+from latpix.plan import Plan
+from latpix.sampling.noise import LATENT_DRAW, noise_field
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painting:
+    """How to decode, for all jobs of a run; what is None is left to the latent, then to the checkpoint."""
+
+    seed: int | None = None  # a manifest's own comes first
+    caption: str | None = None  # likewise
+    steps: int | None = None
+    scale: float | None = None
+    size: tuple[int, int] | None = None  # height, width of the output
+    tile: int | str = "auto"
+    memory_limit: str | int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A job's latent, where it came from, and the colour profile of its picture."""
+
+    latent: Latent
+    origin: Origin
+    icc_profile: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One output of one job, and its place among all outputs."""
+
+    place: int
+    job: Job
+    output: Output
+
+
+Row = Result | Failure | None  # None: its job has failed in an earlier row
+
+
+@dataclass
+class Painter:
+    """A decoder, what it is asked for, and how a job becomes a latent."""
+
+    decoder: Decoder
+    painting: Painting
+    load: Callable[[Job], Loaded]
+    renoises: bool = False  # noise a latent to its output's sigma; else believe that it is that noisy already
+    overwrite: bool = False
+    on_step: OnStep | None = None
+    _loaded: dict[int, Loaded] = field(default_factory=dict)  # by id of the job; those of the batch at hand
+    _failed: set[int] = field(default_factory=set)  # jobs that could not be loaded
+    _plans: dict[tuple[int, int], Plan] = field(default_factory=dict)
+
+    def run(self, work: Work, batch: int) -> Iterator[Result | Failure]:
+        """Rows in the order of the outputs; on an interrupt those that are finished, then the interrupt.
+
+        Raises:
+            OptionError: an option that the first of several inputs cannot be decoded with, nor then the others.
+        """
+        rows = list(slots(work))
+        waiting: dict[int, Row] = {place: row for place, row in enumerate(rows) if isinstance(row, Failure)}
+        tasks = [row for row in rows if isinstance(row, Task)]
+        due = 0
+        try:
+            for number, group in enumerate(group_tasks(tasks, batch, self._likeness)):
+                for place, row in self._finish(group, strict=number == 0 and work.inputs > 1):
+                    waiting[place] = row  # noqa: PERF403 (an interrupt must find what is finished)
+                while due in waiting:
+                    row = waiting.pop(due)
+                    due += 1
+                    if row is not None:
+                        yield row
+        except KeyboardInterrupt:
+            yield from (row for _, row in sorted(waiting.items()) if isinstance(row, Result))
+            raise
+        yield from (row for _, row in sorted(waiting.items()) if row is not None)
+
+    def preview(self, work: Work) -> Iterator[Result | Failure]:
+        """The rows that ``run`` would give, with the seconds they are expected to take."""
+        for row in slots(work):
+            yield row if isinstance(row, Failure) else self._expected(row)
+
+    def _finish(self, group: Sequence[Task], *, strict: bool) -> Iterator[tuple[int, Row]]:
+        """Load, decode and save a group; ``strict`` lets an OptionError through."""
+        start = time.perf_counter()
+        jobs = {id(task.job) for task in group}
+        self._loaded = {key: loaded for key, loaded in self._loaded.items() if key in jobs}
+        ready = []
+        for task in group:
+            try:
+                if id(task.job) not in self._loaded and id(task.job) not in self._failed:
+                    self._loaded[id(task.job)] = self.load(task.job)
+            except LatpixError as error:
+                self._failed.add(id(task.job))
+                yield task.place, Failure(input=task.job.item.name, error=error)
+                continue
+            if id(task.job) in self._failed:
+                yield task.place, None
+            else:
+                ready.append(task)
+        if ready:
+            yield from self._make(ready, start, strict=strict)
+
+    def _make(self, tasks: Sequence[Task], start: float, *, strict: bool) -> Iterator[tuple[int, Row]]:
+        latents = [self._latent(task) for task in tasks]
+        try:
+            pictures = self._decode(tasks, latents)
+        except LatpixError as error:
+            if len(tasks) > 1:  # one of them is at fault: which?
+                for task in tasks:
+                    yield from self._make([task], time.perf_counter(), strict=strict and task is tasks[0])
+                return
+            if strict and isinstance(error, OptionError) and not self._brings_its_sigma(tasks[0]):
+                raise
+            yield tasks[0].place, Failure(input=tasks[0].job.item.name, error=error)
+            return
+        seconds = (time.perf_counter() - start) / len(tasks)
+        for task, latent, pixels in zip(tasks, latents, pictures, strict=True):
+            yield task.place, self._save(task, latent, pixels, seconds)
+
+    def _decode(self, tasks: Sequence[Task], latents: Sequence[Latent]) -> Float[Tensor, "b 3 H W"]:
+        report = self.on_step
+        try:
+            return self.decoder.decode(
+                replace(latents[0], tensor=torch.cat([latent.tensor for latent in latents])),
+                latent_sigma=[latent.latent_sigma for latent in latents],
+                caption=self._caption(tasks[0].job),
+                seed=[self._seed(task) for task in tasks],
+                steps=self.painting.steps,
+                scale=self.painting.scale,
+                size=self.painting.size,
+                tile=self.painting.tile,
+                memory_limit=self.painting.memory_limit,
+                on_step=None if report is None else lambda step, steps, _x0: report(step, steps),
+            )
+        except (RuntimeError, MemoryError) as error:
+            # A CPU's allocator has no class of its own for this.
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise MemoryLimitError(
+                f"the device {self.decoder.device} has too little memory for this: set a memory limit, a smaller tile, "
+                "or a smaller batch."
+            ) from error
+
+    def _save(self, task: Task, latent: Latent, pixels: Float[Tensor, "3 H W"], seconds: float) -> Result | Failure:
+        start = time.perf_counter()
+        loaded, path = self._loaded[id(task.job)], task.output.path
+        height, width = pixels.shape[-2:]
+        seed = self._seed(task)
+        story = story_of(
+            self.decoder,
+            latent,
+            self._plan(task.job),
+            loaded.origin,
+            index=task.output.index,
+            size=(height, width),
+            seed=seed,
+            steps=self.painting.steps,
+            caption=self._caption(task.job),
+        )
+        try:
+            make_folder(path)
+            save_picture(pixels, path, metadata=story, icc_profile=loaded.icc_profile, overwrite=self.overwrite)
+        except LatpixError as error:
+            return Failure(input=task.job.item.name, error=error)
+        return Result(
+            input=task.job.item.name,
+            output=path,
+            height=height,
+            width=width,
+            seed=seed,
+            latent_sigma=latent.latent_sigma,
+            seconds=seconds + time.perf_counter() - start,
+        )
+
+    def _latent(self, task: Task) -> Latent:
+        """The task's own picture of its job's latent, at the task's sigma."""
+        latent = self._loaded[id(task.job)].latent
+        one = replace(latent, tensor=latent.tensor[task.output.index : task.output.index + 1])
+        sigma = self._sigma(task)
+        if self.renoises:
+            return renoise(one, latent_sigma=sigma, seed=self._seed(task))
+        return replace(one, latent_sigma=sigma)
+
+    def _sigma(self, task: Task) -> float:
+        given = task.output.latent_sigma
+        return task.job.measure.latent_sigma if given is None else given
+
+    def _brings_its_sigma(self, task: Task) -> bool:
+        """Whether an OptionError may be the latent's own doing."""
+        return task.output.latent_sigma is None and task.job.measure.latent_sigma > 0
+
+    def _seed(self, task: Task) -> int:
+        """The manifest's, else the run's, else the latent's own, else 0; picture k of a file adds k."""
+        job = task.job
+        seeds = (job.item.seed, self.painting.seed, job.measure.seed, 0)
+        return next(seed for seed in seeds if seed is not None) + task.output.index
+
+    def _caption(self, job: Job) -> str | None:
+        captions = (job.item.caption, self.painting.caption, job.measure.caption)
+        return next((caption for caption in captions if caption is not None), None)
+
+    def _likeness(self, task: Task) -> Hashable:
+        """What tasks that are decoded together have in common."""
+        measure = task.job.measure
+        return (measure.shape[1:], measure.native, self._caption(task.job))
+
+    def _cells(self, job: Job) -> tuple[int, int]:
+        """Height and width of a job's latent."""
+        height, width = job.measure.shape[-2:]
+        if job.measure.space is not None:
+            return height, width
+        downsample = self.decoder.space.downsample
+        return -(-height // downsample), -(-width // downsample)
+
+    def _plan(self, job: Job) -> Plan:
+        h, w = self._cells(job)
+        if (h, w) not in self._plans:
+            self._plans[h, w] = self.decoder.plan(
+                height=h,
+                width=w,
+                steps=self.painting.steps,
+                tile=self.painting.tile,
+                memory_limit=self.painting.memory_limit,
+            )
+        return self._plans[h, w]
+
+    def _expected(self, task: Task) -> Result | Failure:
+        try:
+            plan = self._plan(task.job)
+        except LatpixError as error:
+            return Failure(input=task.job.item.name, error=error)
+        downsample = self.decoder.space.downsample
+        native = task.job.measure.native or tuple(side * downsample for side in self._cells(task.job))
+        scale = self.painting.scale or self.decoder.checkpoint.scale
+        height, width = self.painting.size or (round(side * scale) for side in native)
+        return Result(
+            input=task.job.item.name,
+            output=task.output.path,
+            height=height,
+            width=width,
+            seed=self._seed(task),
+            latent_sigma=self._sigma(task),
+            seconds=plan.seconds,
+        )
+
+
+def renoise(latent: Latent, *, latent_sigma: float, seed: int) -> Latent:
+    """A clean latent at noise level ``latent_sigma``, with the seed's noise for latents."""
+    channels, h, w = latent.tensor.shape[1:]
+    noise = noise_field([seed], channels, h, w, device=latent.tensor.device)(LATENT_DRAW)
+    rule = LATENT_SPACES[latent.space].noising
+    return replace(latent, tensor=noise_latent(latent.tensor, noise, latent_sigma, rule), latent_sigma=latent_sigma)
+
+
+def slots(work: Work) -> Iterator[Task | Failure]:
+    """One slot per output and per failed input, in order."""
+    place = 0
+    for job in work.jobs:
+        if isinstance(job, Failure):
+            yield job
+            place += 1
+            continue
+        for output in job.outputs:
+            yield Task(place=place, job=job, output=output)
+            place += 1
+
+
+def group_tasks(tasks: Sequence[Task], batch: int, likeness: Callable[[Task], Hashable]) -> list[list[Task]]:
+    """Tasks that are alike, ``batch`` at a time; groups come in the order of their first task."""
+    groups: list[list[Task]] = []
+    open_groups: dict[Hashable, list[Task]] = {}
+    for task in tasks:
+        key = likeness(task)
+        group = open_groups.get(key)
+        if group is None or len(group) == batch:
+            group = open_groups[key] = []
+            groups.append(group)
+        group.append(task)
+    return groups

@@ -1,0 +1,139 @@
+"""Make one of our pictures again, from what it says of itself, and compare.
+
+The latent or the picture that it was made from is looked for where it was, then beside the picture; its sha256 must
+agree. One device gives the same bits again; another one gives them to rounding, which may move a level here and there.
+"""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latpix.backbones.codec import Codec
+from latpix.batching.paint import renoise
+from latpix.batching.run import encode_picture
+from latpix.batching.story import file_sha256
+from latpix.decoder import Decoder
+from latpix.errors import CheckpointError, LatentError, LatpixError, PictureError
+from latpix.files.latent_files import Latent, read_latent
+from latpix.files.picture_files import read_metadata, read_picture, save_picture
+
+_NO_BUDGET = 2**62  # what we made, we may read
+_NEEDED = (
+    *("made_by", "checkpoint", "sha256", "seed", "steps", "latent_sigma", "height", "width", "tile"),
+    *("dtype", "source", "encoder_sha256", "base_sha256"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remade:
+    """What a picture says of itself, and whether the same bits came out again."""
+
+    story: dict[str, Any]
+    same_bits: bool | None = None  # None: it could not be made again
+    reason: str | None = None  # why not, or where it differs
+    largest_difference: int | None = None  # in levels of 255
+
+
+def remake(
+    path: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    codec: str | Path | None = None,
+    like: str | None = None,
+    space: str | None = None,
+    device: str = "auto",
+) -> Remade:
+    """Read how a picture was made, make it again, and compare the levels of the two files.
+
+    Args:
+        path: one of our pictures.
+        checkpoint, codec: files of the weights, where they are not those of their names.
+        like: the registry row that a bare checkpoint file follows.
+        space: of a latent file that does not say it.
+        device: where to decode.
+
+    Raises:
+        PictureError: the picture does not say how it was made.
+    """
+    path = Path(path)
+    story = read_metadata(path)
+    lacking = [key for key in _NEEDED if key not in story]
+    if lacking:
+        raise PictureError(f'"{path}" does not say its {", ".join(lacking)}: another version of latpix made it.')
+    try:
+        decoder = _decoder(story, checkpoint, like, device)
+        latent = _latent(story, path, codec, space, decoder)
+        size = (story["height"], story["width"])
+        pixels = decoder.decode(latent, seed=story["seed"], steps=story["steps"], tile=story["tile"], size=size)
+    except LatpixError as error:
+        return Remade(story=story, reason=str(error))
+    return _compared(story, path, pixels, decoder)
+
+
+def _decoder(story: dict[str, Any], checkpoint: str | Path | None, like: str | None, device: str) -> Decoder:
+    """The decoder that painted the picture: its weights are the same."""
+    decoder = Decoder.load(checkpoint or story["checkpoint"], device=device, dtype=story["dtype"], like=like)
+    _check_weights(f'checkpoint "{checkpoint or story["checkpoint"]}"', decoder.sha256, story["sha256"])
+    if decoder.codec is not None:
+        _check_weights("the base picture's codec", decoder.codec.sha256, story["base_sha256"])
+    return decoder
+
+
+def _latent(story: dict[str, Any], path: Path, codec: str | Path | None, space: str | None, decoder: Decoder) -> Latent:
+    """What the picture was decoded from."""
+    source, sigma = story["source"], story["latent_sigma"]
+    file = _find(source, path)
+    if source["kind"] == "latent":
+        latent = read_latent(file, space=space or (decoder.checkpoint.space if file.suffix != ".safetensors" else None))
+        index = source["index"]
+        if index >= len(latent.tensor):
+            raise LatentError(f'"{file}" holds {len(latent.tensor)} latents; the picture was number {index}.')
+        return replace(latent, tensor=latent.tensor[index : index + 1], latent_sigma=sigma)
+    encoder = Codec.load(codec or "flux2-lite", device=decoder.device, dtype=decoder.dtype)
+    _check_weights("the codec", encoder.sha256, story["encoder_sha256"])
+    return renoise(encode_picture(file, encoder), latent_sigma=sigma, seed=story["seed"])
+
+
+def _find(source: dict[str, Any], path: Path) -> Path:
+    """The file that the picture was made from, unchanged."""
+    named = Path(source["path"])
+    places = [named, path.parent / named, path.parent / named.name]
+    there = [place for place in places if place.is_file()]
+    for place in there:
+        if file_sha256(place) == source["sha256"]:
+            return place
+    if there:
+        raise PictureError(f'"{there[0]}" is not what it was when the picture was made: its sha256 differs.')
+    raise PictureError(f'the {source["kind"]} "{named}" that it was made from is not there any more.')
+
+
+def _check_weights(name: str, found: str, expected: str | None) -> None:
+    if found != expected:
+        raise CheckpointError(
+            f"{name} has other weights (sha256 {found[:12]}) than the picture was made with "
+            f"({str(expected)[:12]}); name the file of those."
+        )
+
+
+def _compared(story: dict[str, Any], path: Path, pixels: Float[Tensor, "1 3 H W"], decoder: Decoder) -> Remade:
+    """Both as files of one format, so that a lossy one loses the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / f"again{path.suffix}"
+        save_picture(pixels, again)
+        ours = read_picture(again, pixel_budget=_NO_BUDGET)
+    theirs = read_picture(path, pixel_budget=_NO_BUDGET)
+    if ours.shape != theirs.shape:
+        return Remade(story=story, same_bits=False, reason="the picture was resized or cropped since.")
+    largest = round(float((ours - theirs).abs().max()) * 127.5)
+    reason = None
+    if largest:
+        reason = f"levels differ by up to {largest} of 255."
+        if decoder.device.type != story.get("device"):
+            reason += (
+                f" It was made on {story.get('device')}, which agrees with {decoder.device.type} to rounding only."
+            )
+    return Remade(story=story, same_bits=largest == 0, reason=reason, largest_difference=largest)

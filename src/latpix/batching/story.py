@@ -1,0 +1,83 @@
+"""How a picture was made, as it is written into the picture: enough to make it again, to the bit."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latpix import __version__
+from latpix.backbones.codec import Codec
+from latpix.batching.inputs import Kind
+from latpix.decoder import Decoder
+from latpix.files.latent_files import Latent
+from latpix.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The file that a picture was made from."""
+
+    path: str  # as it was given
+    sha256: str  # of the file
+    kind: Kind
+    codec_sha256: str | None = None  # of what encoded it, where it was a picture
+
+
+def origin_of(path: Path, kind: Kind, *, codec: Codec | None = None) -> Origin:
+    """Of a file that is there, and of the codec that encoded it."""
+    # A name in bytes that are no text is spelled so that it can be written down.
+    name = os.fsencode(path).decode("utf-8", "replace")
+    return Origin(path=name, sha256=file_sha256(path), kind=kind, codec_sha256=codec.sha256 if codec else None)
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def story_of(
+    decoder: Decoder,
+    latent: Latent,
+    plan: Plan,
+    origin: Origin,
+    *,
+    index: int,
+    size: tuple[int, int],
+    seed: int,
+    steps: int | None,
+    caption: str | None,
+) -> dict[str, Any]:
+    """What a picture carries.
+
+    Args:
+        decoder: that painted it.
+        latent: that it was painted from, with the latent_sigma that was told.
+        plan: of the decode.
+        origin: of the latent.
+        index: of the picture in its latent file.
+        size: (height, width) of the picture.
+        seed, steps, caption: of the decode; steps None is the checkpoint's own number.
+    """
+    height, width = size
+    native = latent.native_height or latent.tensor.shape[-2] * decoder.space.downsample
+    return {
+        "made_by": f"latpix {__version__}",
+        "checkpoint": decoder.checkpoint.name,
+        "sha256": decoder.sha256,
+        "seed": seed,
+        "steps": steps or decoder.checkpoint.sampling.steps,
+        "latent_sigma": latent.latent_sigma,
+        "height": height,
+        "width": width,
+        "scale": height / native,
+        "tiles": plan.tiles,
+        "tile": plan.tile,
+        "caption": caption,
+        "dtype": str(decoder.dtype).removeprefix("torch."),
+        "device": decoder.device.type,
+        "source": {"path": origin.path, "sha256": origin.sha256, "kind": origin.kind, "index": index},
+        "encoder_sha256": origin.codec_sha256,
+        "base_sha256": decoder.codec.sha256 if decoder.codec else None,  # of the codec whose decode it adds detail to
+    }

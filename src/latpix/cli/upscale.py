@@ -1,0 +1,88 @@
+"""``latpix upscale``: pictures in, larger pictures out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from latpix.cli import options
+from latpix.cli.jobs import found_inputs, load_decoder, note_caption, painting_of
+from latpix.cli.screen import Screen
+
+
+@click.command()
+@click.argument("pictures", nargs=-1, metavar="PICTURE...")
+@options.output
+@options.manifest
+@options.checkpoint
+@options.codec
+@options.latent_sigma
+@options.painting
+@options.device
+@options.dtype
+@options.existing
+@options.picture_format
+@options.dry_run
+@options.speech
+@click.pass_obj
+def upscale(
+    screen: Screen,
+    /,
+    pictures: tuple[str, ...],
+    out: Path,
+    manifest: Path | None,
+    checkpoint: str | None,
+    like: str | None,
+    codec: str,
+    latent_sigmas: tuple[float, ...] | None,
+    device: str,
+    dtype: str,
+    replace: bool | None,
+    picture_format: str | None,
+    dry_run: bool,
+    batch: int,
+    **painting: Any,
+) -> int:
+    """Enlarge PICTUREs (files, folders or globs): encode each to a latent, then decode that four times larger.
+
+    With --latent-sigma the latent is noised first, which gives the decoder more freedom.
+
+    \b
+    latpix upscale photo.jpg -o photo-4x.png
+    latpix upscale holiday/ -o enlarged --skip-existing
+    latpix upscale photo.jpg -o enlarged --latent-sigma 0,0.2,0.4
+    """
+    from latpix import Codec
+    from latpix.batching import run
+    from latpix.batching.outputs import plan_work
+    from latpix.distributed import ranks_of_torchrun
+
+    ranks = ranks_of_torchrun()
+    work = plan_work(
+        found_inputs(pictures, manifest, "picture"),
+        out,
+        reads="picture",
+        suffix=picture_format and options.FORMATS[picture_format],
+        latent_sigmas=latent_sigmas,
+        existing=options.existing_of(replace),
+        ranks=ranks,
+    )
+    if not work.outputs:  # nothing to make: no need to load anything
+        return screen.follow(work, lambda _on_step: iter(work.failures))
+    decoder = load_decoder(screen, checkpoint or "flux2-tiny", ranks.device(device), dtype, like)
+    note_caption(screen, decoder, painting["caption"])
+    encoder = Codec.load(codec, device=decoder.device, dtype=decoder.dtype)
+    return screen.follow(
+        work,
+        lambda on_step: run.upscale(
+            work,
+            decoder=decoder,
+            codec=encoder,
+            painting=painting_of(painting),
+            batch=batch,
+            overwrite=bool(replace),
+            dry_run=dry_run,
+            on_step=on_step,
+        ),
+        dry_run=dry_run,
+    )

@@ -1,0 +1,372 @@
+"""Decoder: load once, decode often; the one class most users meet.
+
+    latent -> (padded to 8 cells a side) -> condition, once per tile -> sampler -> pixels -> cropped, resized if asked
+
+Letters: b batch, c latent channels, h and w latent cells, H and W output pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from latpix.backbones.codec import Codec
+from latpix.checkpoints.load import LoadedCheckpoint, load
+from latpix.checkpoints.registry import Checkpoint
+from latpix.devices import pick_device, pick_dtype
+from latpix.errors import CaptionError, CheckpointError, OptionError
+from latpix.files.latent_files import Latent
+from latpix.latents.check import check_latent
+from latpix.latents.spaces import LATENT_SPACES, LatentSpace
+from latpix.network.layers import TIMESTEP_SCALE
+from latpix.plan import CostModel, Plan, operations_per_second, parse_bytes
+from latpix.sampling.guidance import guide
+from latpix.sampling.noise import noise_field
+from latpix.sampling.samplers import Denoise, OnStep, sample_multistep, sample_ode, sample_renoise
+from latpix.sampling.schedules import Times, solver_times, student_times
+from latpix.tiling import Tile, cut_tiles, tiled
+
+LEAST_CELLS = 8  # a side; smaller latents are padded inside
+SCALES = (0.5, 16.0)
+
+
+class Decoder:
+    """A checkpoint on a device, ready to decode latents of its space."""
+
+    def __init__(self, loaded: LoadedCheckpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self.checkpoint: Checkpoint = loaded.row
+        self.network = loaded.network
+        self.sha256 = loaded.sha256
+        self.device, self.dtype = device, dtype
+        self._codec: Codec | None = None
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        like: str | None = None,
+    ) -> Self:
+        """Load a checkpoint.
+
+        Args:
+            checkpoint: a name of the registry (``latpix checkpoints list``), or a file.
+            device: ``auto`` takes an accelerator if there is one.
+            dtype: ``float32``, ``bfloat16`` or ``float16`` (Linear and Conv weights rest in it, the rest is float32),
+            or
+                ``auto``: bfloat16 where the device multiplies it in hardware.
+            like: the registry row that a bare file follows, for what a file cannot tell.
+
+        Raises:
+            CheckpointError: unknown name, a file that fits no row, or several rows and no ``like``.
+            OptionError: no such device or dtype.
+        """
+        picked = pick_device(device)
+        picked_dtype = pick_dtype(dtype, picked)
+        loaded = load(checkpoint, like=like, device=picked, dtype=picked_dtype)
+        if not loaded.row.space:
+            raise CheckpointError(
+                f'"{loaded.row.name}" paints from text alone: it reads no latent, so it cannot decode one. '
+                "`latpix checkpoints list` shows the checkpoints that do."
+            )
+        return cls(loaded, picked, picked_dtype)
+
+    @property
+    def space(self) -> LatentSpace:
+        """The latent space it reads."""
+        return LATENT_SPACES[self.checkpoint.space]
+
+    @property
+    def codec(self) -> Codec | None:
+        """The codec whose decode is this checkpoint's base picture; None for checkpoints that paint from nothing."""
+        if self._codec is None and self.checkpoint.network.image_channels:
+            self._codec = Codec.load("flux2-lite", device=self.device, dtype=self.dtype)
+        return self._codec
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights to another device."""
+        self.device = pick_device(device)
+        self.network.to(self.device)
+        self._codec = None
+        return self
+
+    @torch.no_grad()
+    def decode(
+        self,
+        latent: Latent | Float[Tensor, "b c h w"],
+        *,
+        latent_sigma: float | Sequence[float] | None = None,
+        caption: str | Float[Tensor, "#b l k"] | None = None,
+        null_caption: Float[Tensor, "1 m k"] | None = None,
+        seed: int | Sequence[int] | None = None,
+        steps: int | None = None,
+        scale: float | None = None,
+        size: tuple[int, int] | None = None,
+        tile: int | str = "auto",
+        memory_limit: str | int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Float[Tensor, "b 3 H W"]:
+        """Paint the pictures that latents stand for.
+
+        Args:
+            latent: normalized values of the checkpoint's space; a Latent brings its own sigma, caption and seed.
+            latent_sigma: how noisy it is, in [0, 1]; default the Latent's, else 0. One number, or one per picture.
+            caption: states of the caption encoder ``[b, l, 2304]``; checkpoints without a caption stream ignore it.
+            null_caption: the states that guidance of undistilled checkpoints pushes away from.
+            seed: picture k uses ``seed + k``; or a list. Default the Latent's, else 0.
+            steps: 1 up to what the checkpoint was made for; default the checkpoint's.
+            scale: output side / native side; another than the trained one is resampled afterwards.
+            size: (height, width) of the output in pixels, instead of ``scale``.
+            tile: ``auto``, ``off``, or a side in latent cells.
+            memory_limit: such as ``"6GiB"``; a decode that does not fit is cut into tiles, or refused.
+            on_step: called as ``on_step(step, steps, x0)`` after each step; steps count those of the whole batch.
+
+        Returns:
+            Pixels in [-1, 1], float32, on the decoder's device.
+
+        Raises:
+            LatentError: the latent is not one of the checkpoint's space.
+            OptionError, ScheduleError, CaptionError, MemoryLimitError: an argument outside what the checkpoint can do.
+        """
+        story = latent if isinstance(latent, Latent) else Latent(tensor=latent, space=self.checkpoint.space)
+        self._check_space(story)
+        batch, _, h, w = story.tensor.shape
+        sigmas = self._sigmas(story.latent_sigma if latent_sigma is None else latent_sigma, batch)
+        seeds = _seeds((story.seed or 0) if seed is None else seed, batch)
+        captions = self._captions(caption, batch)
+        side, _ = self._tile(max(h, LEAST_CELLS), max(w, LEAST_CELLS), tile, memory_limit)
+        count = len(self._times(steps, h, w)) - 1
+        target = self._target(story, scale, size)
+        pictures = []
+        for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
+            report = _count_on(on_step, k * count, batch * count)
+            painted = self._paint(
+                story.tensor[k : k + 1].to(self.device, torch.float32),
+                latent_sigma=sigmas[k],
+                captions=[None if c is None else c[k : k + 1] for c in (captions, null_caption)],
+                seed=seeds[k],
+                steps=steps,
+                side=side,
+                on_step=report,
+            )
+            pictures.append(self._fit(painted, story, target))
+        return torch.cat(pictures)
+
+    def plan(
+        self,
+        *,
+        height: int,
+        width: int,
+        batch: int = 1,
+        steps: int | None = None,
+        tile: int | str = "auto",
+        memory_limit: str | int | None = None,
+    ) -> Plan:
+        """What decoding ``batch`` latents of ``height`` x ``width`` cells will cost, without running it.
+
+        Raises:
+            MemoryLimitError: nothing fits into ``memory_limit``.
+        """
+        h, w = max(height, LEAST_CELLS), max(width, LEAST_CELLS)
+        side, levers = self._tile(h, w, tile, memory_limit)
+        cell, costs = self.space.downsample * self.checkpoint.scale, self._costs()
+        operations = batch * costs.operations(h, w, side, len(self._times(steps, h, w)) - 1)
+        return Plan(
+            height=height * cell,
+            width=width * cell,
+            peak_bytes=costs.peak_bytes(h, w, side) + (batch - 1) * 12 * h * w * cell * cell,
+            seconds=operations / operations_per_second(self.device, self.dtype),
+            levers=levers,
+            tiles=len(cut_tiles(h, w, side)),
+            tile=side,
+        )
+
+    def _paint(
+        self,
+        latent: Float[Tensor, "1 c h w"],
+        *,
+        latent_sigma: float,
+        captions: Sequence[Tensor | None],
+        seed: int,
+        steps: int | None,
+        side: int,
+        on_step: OnStep,
+    ) -> Float[Tensor, "1 3 H W"]:
+        """One picture at the trained scale, not cropped."""
+        _, _, h, w = latent.shape
+        bottom, right = max(0, LEAST_CELLS - h), max(0, LEAST_CELLS - w)
+        latent = F.pad(latent, (0, right, 0, bottom), mode="replicate")
+        tiles = cut_tiles(latent.shape[2], latent.shape[3], side)
+        cell = self.space.downsample * self.checkpoint.scale
+        image = self.codec.decode(latent).float() if self.codec is not None else None
+        caption, null_caption = captions
+        conditional = self._denoiser(latent, image, latent_sigma, caption, tiles)
+        defaults = self.checkpoint.sampling
+        denoise = conditional
+        if defaults.guidance_scale != 1:
+            if null_caption is None:
+                raise CaptionError(
+                    f'"{self.checkpoint.name}" is undistilled: its guidance of {defaults.guidance_scale} needs the '
+                    "states of the null caption too. Pass them as `null_caption`."
+                )
+            unconditional = self._denoiser(latent, image, latent_sigma, null_caption, tiles)
+            denoise = guide(conditional, unconditional, defaults.guidance_scale)
+        noise = noise_field([seed], 3, latent.shape[2] * cell, latent.shape[3] * cell, device=self.device)
+        sample = {"sde": sample_renoise, "ode": sample_ode}[defaults.sampler]
+        if defaults.kind != "student":
+            sample = sample_multistep
+        times = self._times(steps, latent.shape[2], latent.shape[3])
+        pixels = sample(denoise, noise, times, prediction=defaults.prediction, on_step=on_step)
+        return pixels.clamp(-1, 1)[..., : h * cell, : w * cell]
+
+    def _denoiser(
+        self,
+        latent: Float[Tensor, "1 c h w"],
+        image: Float[Tensor, "1 3 y x"] | None,
+        latent_sigma: float,
+        caption: Tensor | None,
+        tiles: Sequence[Tile],
+    ) -> Denoise:
+        """The network with its condition bound, tile by tile."""
+        downsample, cell = self.space.downsample, self.space.downsample * self.checkpoint.scale
+
+        def bind(tile: Tile) -> Denoise:
+            condition = self.network.condition(
+                height=tile.height * cell,
+                width=tile.width * cell,
+                latent=tile.crop(latent),
+                latent_sigma=torch.full((1,), latent_sigma, device=self.device),
+                caption=caption,
+                image=None if image is None else tile.crop(image, downsample),
+            )
+            return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
+
+        return tiled([bind(tile) for tile in tiles], tiles, cell)
+
+    def _times(self, steps: int | None, h: int, w: int) -> Times:
+        """The schedule of a decode of ``h`` x ``w`` cells."""
+        defaults = self.checkpoint.sampling
+        if steps is not None and not (steps == int(steps) and 1 <= steps <= defaults.max_steps):
+            raise OptionError(
+                f'steps is {steps}, but "{self.checkpoint.name}" decodes in 1 to {defaults.max_steps} steps '
+                f"(default {defaults.steps})."
+            )
+        if defaults.kind == "student":
+            return student_times(defaults.times, steps or defaults.steps, trained_steps=defaults.max_steps)
+        cell = self.space.downsample * self.checkpoint.scale
+        shift = defaults.dynamic_shift.at(h * cell, w * cell) if defaults.dynamic_shift else defaults.shift
+        return solver_times(steps or defaults.steps, shift)
+
+    def _check_space(self, latent: Latent) -> None:
+        check_latent(latent.tensor, self.checkpoint.space, given=latent.space, checkpoint=self.checkpoint.name)
+
+    def _sigmas(self, latent_sigma: float | Sequence[float], batch: int) -> list[float]:
+        sigmas = [*map(float, latent_sigma)] if isinstance(latent_sigma, Sequence) else [float(latent_sigma)] * batch
+        highest = self.checkpoint.sampling.max_latent_sigma
+        if len(sigmas) != batch:
+            raise OptionError(f"{len(sigmas)} values of latent_sigma for {batch} latents; give one, or one for each.")
+        for sigma in sigmas:
+            if not 0 <= sigma <= 1:
+                raise OptionError(f"latent_sigma is {sigma}, but a noise level is between 0 (clean) and 1 (noise).")
+            if sigma > highest:
+                raise OptionError(
+                    f'latent_sigma is {sigma}, but "{self.checkpoint.name}" was trained up to {highest}. '
+                    "Stop the latent model a few steps later."
+                )
+        return sigmas
+
+    def _captions(self, caption: str | Tensor | None, batch: int) -> Tensor | None:
+        config, name = self.checkpoint.network, self.checkpoint.name
+        if not config.caption_width:
+            return None
+        if not isinstance(caption, Tensor):
+            raise CaptionError(
+                f'"{name}" reads a caption embedding [b, up to {config.caption_length}, {config.caption_width}], '
+                f"but {'a text' if caption else 'none'} was given. Pass the encoder's states as `caption`."
+            )
+        if caption.ndim != 3 or caption.shape[-1] != config.caption_width or len(caption) not in (1, batch):
+            raise CaptionError(
+                f'the caption embedding has shape {list(caption.shape)}, but "{name}" reads '
+                f"[1 or {batch}, up to {config.caption_length}, {config.caption_width}]."
+            )
+        return caption.to(self.device, torch.float32).expand(batch, -1, -1)
+
+    def _costs(self) -> CostModel:
+        weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
+        return CostModel(self.checkpoint.network, weights, self.dtype, self.device.type == "cpu")
+
+    def _tile(self, h: int, w: int, tile: int | str, limit: str | int | None) -> tuple[int, tuple[str, ...]]:
+        """The side of a tile in cells, and the levers that were pulled to fit the limit."""
+        whole = max(h, w)
+        bytes_limit = None if limit is None else parse_bytes(limit)
+        if tile == "auto":
+            return self._costs().choose_tile(h, w, bytes_limit)
+        if tile != "off" and (not isinstance(tile, int) or tile < LEAST_CELLS):
+            raise OptionError(
+                f'tile is {tile!r}; expected "auto", "off" or a side of at least {LEAST_CELLS} latent cells.'
+            )
+        side = whole if isinstance(tile, str) else min(tile, whole)
+        if bytes_limit is not None and self._costs().peak_bytes(h, w, side) > bytes_limit:
+            self._costs().choose_tile(h, w, bytes_limit)  # says what would fit, if nothing does
+            raise OptionError(
+                f'tile {tile} does not fit into {limit}; leave tile at "auto" to have one chosen that does.'
+            )
+        return side, ()
+
+    def _target(self, latent: Latent, scale: float | None, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Height and width to resample to; None keeps what the network paints."""
+        if size is not None and scale is not None:
+            raise OptionError("scale and size were both given; give one of them.")
+        native = self._native_size(latent)
+        if size is not None:
+            least, most = ([round(bound * side) for side in native] for bound in SCALES)
+            if not all(low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
+                raise OptionError(
+                    f"size is {size[1]}x{size[0]} pixels; a native picture of {native[1]}x{native[0]} can become "
+                    f"{least[1]}x{least[0]} to {most[1]}x{most[0]}."
+                )
+            return size
+        if scale is None or scale == self.checkpoint.scale:
+            return None
+        if not SCALES[0] <= scale <= SCALES[1]:
+            raise OptionError(f"scale is {scale}; expected {SCALES[0]} to {SCALES[1]}.")
+        return round(native[0] * scale), round(native[1] * scale)
+
+    def _native_size(self, latent: Latent) -> tuple[int, int]:
+        """Height and width of the native picture, without the padding that encoding added."""
+        h, w = (side * self.space.downsample for side in latent.tensor.shape[-2:])
+        return min(latent.native_height or h, h), min(latent.native_width or w, w)
+
+    def _fit(
+        self, pixels: Float[Tensor, "1 3 y x"], latent: Latent, target: tuple[int, int] | None
+    ) -> Float[Tensor, "1 3 H W"]:
+        """Crop to the native picture, then resample if asked."""
+        height, width = (side * self.checkpoint.scale for side in self._native_size(latent))
+        pixels = pixels[..., :height, :width]
+        if target is None or target == (height, width):
+            return pixels
+        return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:
+    if not isinstance(seed, Sequence):
+        return [int(seed) + k for k in range(batch)]
+    if len(seed) != batch:
+        raise OptionError(f"{len(seed)} seeds for {batch} latents; give one, or one for each.")
+    return [int(one) for one in seed]
+
+
+def _count_on(on_step: OnStep | None, done: int, steps: int) -> Callable[[int, int, Tensor], None]:
+    """Report a picture's steps as steps of the whole batch."""
+
+    def report(step: int, _steps: int, x0: Tensor) -> None:
+        if on_step is not None:
+            on_step(done + step, steps, x0)
+
+    return report

@@ -1,0 +1,125 @@
+"""What a decode will cost, without running it: an analytic model of peak memory and time.
+
+Operations are counted as in the network's own linears, convolutions and attentions; memory as the tensors that live
+together at the widest moment. Letters: n patches of a tile, d patch width, e pixel width, a pixel attention width.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from latpix.errors import MemoryLimitError, OptionError
+from latpix.network.config import NetworkConfig
+from latpix.tiling import OVERLAP, cut_tiles
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+LEAST_TILE = 8  # latent cells a side
+PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decode's size and cost."""
+
+    height: int  # of the output, in pixels
+    width: int
+    peak_bytes: int  # on a CPU the whole process, on an accelerator what is allocated
+    seconds: float
+    levers: tuple[str, ...]  # what was done to fit the memory limit, in order
+    tiles: int
+    tile: int  # side of a tile in latent cells
+
+
+def parse_bytes(text: str | int) -> int:
+    """``"1.5GiB"``, ``"900MB"`` or a number of bytes.
+
+    Raises:
+        OptionError: not a positive size.
+    """
+    try:
+        digits = str(text).strip().rstrip("BKMGIbkmgi ")
+        size = int(float(digits) * UNITS[str(text).strip()[len(digits) :].strip().upper()])
+    except (KeyError, ValueError):
+        size = 0
+    if size <= 0:
+        raise OptionError(f'"{text}" is not a memory size; write it like 1.5GiB or 900MB.')
+    return size
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Costs of one checkpoint on one device."""
+
+    config: NetworkConfig
+    weight_bytes: int
+    dtype: torch.dtype
+    on_cpu: bool
+
+    def peak_bytes(self, height: int, width: int, tile: int) -> int:
+        """Peak memory of decoding a latent of ``height`` x ``width`` cells in tiles of ``tile`` cells a side."""
+        c = self.config
+        cell = c.latent_downsample * c.scale
+        whole = height * width * cell * cell * 3 * 4  # one float32 picture, in bytes
+        tiles = cut_tiles(height, width, tile)
+        area = max(t.height * t.width for t in tiles) * cell * cell
+        n = area // c.patch_size**2
+        size = self.dtype.itemsize
+        features = (c.latent_outputs + c.pixel_gate) * c.width * size * n * len(tiles)
+        stack = 5 * c.latent_width * 4 * n
+        patch = (2 * c.width * 4 + 6 * c.width * 4 + 2 * c.mlp_width * size) * n
+        pixel = (area * c.pixel_width * 4) * 3 + (2 * c.width * 4 + 5 * c.pixel_attention_width * 4) * n
+        pictures = whole * (6 if len(tiles) == 1 else 8) + area * 3 * 4 * (1 + c.base_picture)
+        total = self.weight_bytes + pictures + features + max(stack, patch, pixel)
+        return int(1.15 * total) + (PROCESS_BYTES if self.on_cpu else 0)
+
+    def operations(self, height: int, width: int, tile: int, steps: int) -> float:
+        """Multiply-adds, counted twice, of one decode."""
+        c = self.config
+        per_cell = (c.latent_downsample * c.scale // c.patch_size) ** 2
+        total = 0.0
+        for t in cut_tiles(height, width, tile):
+            n = t.height * t.width * per_cell
+            seen = n if c.attention_window is None else c.attention_window**2
+            text = c.caption_length if c.caption_width else 0
+            linear = (n + text) * (4 * c.width**2 + 3 * c.width * c.mlp_width)
+            block = 2 * linear + 4 * (n + text) * (seen + text) * c.width
+            area = c.patch_size**2 * c.pixel_width
+            attention = 8 * c.pixel_attention_width**2 + 4 * seen * c.pixel_attention_width
+            pixel = n * (2 * 6 * area * c.width + 4 * area * c.pixel_attention_width + attention)
+            pixel += n * 16 * area * c.pixel_width
+            stacks = (1 + 2 * bool(c.image_channels)) * 2 * c.latent_depth + 4
+            latent = 18 * n * c.latent_width**2 * stacks
+            total += latent + steps * (c.depth * block + c.pixel_depth * pixel)
+        return total
+
+    def choose_tile(self, height: int, width: int, limit: int | None) -> tuple[int, tuple[str, ...]]:
+        """The largest tile that keeps to ``limit`` bytes, and what was done to fit.
+
+        Raises:
+            MemoryLimitError: not even the smallest tile fits; the message names the smallest limit that would.
+        """
+        whole = max(height, width)
+        if limit is None or self.peak_bytes(height, width, whole) <= limit:
+            return whole, ()
+        for side in range(whole - 1, LEAST_TILE - 1, -1):
+            if self.peak_bytes(height, width, side) <= limit:
+                return side, (f"tiles of {side} latent cells, {OVERLAP} shared",)
+        least = min(self.peak_bytes(height, width, side) for side in range(LEAST_TILE, max(whole, LEAST_TILE) + 1))
+        raise MemoryLimitError(
+            f"a memory limit of {limit / 2**20:.0f} MiB is too small for a latent of {height}x{width} cells: "
+            f"the smallest that this decode fits into is {-(-least // 2**20)} MiB. Raise the limit or decode a smaller "
+            "latent."
+        )
+
+
+def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """The device's matrix rate, from one short measurement."""
+    side = 512 if device.type == "cpu" else 4096
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(3):
+        start = time.perf_counter()
+        float((a @ a)[0, 0])  # reading a number waits for the device
+        best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    return best

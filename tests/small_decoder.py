@@ -1,0 +1,41 @@
+"""A checkpoint of flux2-tiny's form with a few thousand parameters, and small inputs: commands run in no time."""
+
+from dataclasses import replace
+
+import torch
+from made_pictures import dead_leaves
+from small_networks import SMALL_TINY, small_network
+
+from latpix import Latent, save_latent, save_picture
+from latpix.checkpoints.load import save
+from latpix.checkpoints.registry import find
+
+NETWORK = replace(
+    SMALL_TINY,
+    latent_channels=128,
+    latent_downsample=16,
+    latent_unpatchify=2,
+    patch_size=16,
+    attention_window=16,
+    depth=1,
+    pixel_depth=1,
+)
+
+
+def write_checkpoint(path):
+    """The checkpoint's file."""
+    save(small_network(NETWORK), replace(find("flux2-tiny"), name="small", network=NETWORK), path)
+    return path
+
+
+def write_picture(path, *, height=32, width=48, seed=0):
+    """A picture file."""
+    save_picture(dead_leaves(height, width, seed=seed, count=40), path)
+    return path
+
+
+def write_latent(path, *, batch=1, height=2, width=3, seed=0, **story):
+    """A latent file of space flux2."""
+    tensor = torch.randn(batch, 128, height, width, generator=torch.Generator().manual_seed(seed))
+    save_latent(Latent(tensor=tensor, space="flux2", **story), path)
+    return path

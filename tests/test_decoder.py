@@ -1,0 +1,149 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from latpix import Decoder, Latent
+from latpix.checkpoints.load import LoadedCheckpoint
+from latpix.checkpoints.registry import find
+from latpix.errors import CaptionError, LatentError, MemoryLimitError, OptionError
+from latpix.network.config import NetworkConfig
+from latpix.network.model import Denoiser
+
+SMALL = NetworkConfig(
+    latent_channels=16, width=32, heads=2, depth=2, pixel_width=4, pixel_attention_width=16, pixel_heads=2,
+    pixel_depth=1, latent_width=8, latent_depth=1, caption_width=12, caption_length=7,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Decoder.load("flux2-tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def latent():
+    return torch.randn(2, 128, 8, 9, generator=torch.Generator().manual_seed(1))
+
+
+def small(name):
+    """A registry row with a network small enough for a test, and weights that do something."""
+    row = find(name)
+    torch.manual_seed(0)
+    network = Denoiser(SMALL).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.normal_(std=0.1)
+    loaded = LoadedCheckpoint(replace(row, network=SMALL), network, "0" * 64, Path("small"))
+    return Decoder(loaded, torch.device("cpu"), torch.float32)
+
+
+def test_pixels_are_four_times_the_native_size_in_range_and_without_gradients(tiny, latent):
+    pixels = tiny.decode(latent[:1].requires_grad_(), steps=1)
+    assert pixels.shape == (1, 3, 8 * 64, 9 * 64)
+    assert pixels.dtype == torch.float32
+    assert pixels.abs().max() <= 1
+    assert not pixels.requires_grad
+
+
+def test_picture_k_of_a_batch_is_the_same_to_the_bit_as_alone(tiny, latent):
+    both = tiny.decode(latent, seed=5, steps=2)
+    assert torch.equal(both[1:], tiny.decode(latent[1:], seed=6, steps=2))
+    assert torch.equal(both[:1], tiny.decode(latent[:1], seed=[5], steps=2))
+
+
+def test_a_seed_decides_the_picture(tiny, latent):
+    one = tiny.decode(latent[:1], seed=1, steps=1)
+    assert torch.equal(one, tiny.decode(latent[:1], seed=1, steps=1))
+    assert not torch.equal(one, tiny.decode(latent[:1], seed=2, steps=1))
+
+
+def test_a_latent_brings_its_seed_its_sigma_and_its_native_size(tiny, latent):
+    story = Latent(tensor=latent[:1], space="flux2", seed=9, latent_sigma=0.3, native_height=120, native_width=130)
+    pixels = tiny.decode(story, steps=1)
+    assert pixels.shape == (1, 3, 480, 520)
+    plain = tiny.decode(latent[:1], seed=9, latent_sigma=0.3, steps=1)
+    assert torch.equal(pixels, plain[..., :480, :520])
+    assert not torch.equal(plain, tiny.decode(latent[:1], seed=9, steps=1))
+
+
+def test_latents_below_eight_cells_are_padded_inside(tiny, latent):
+    assert tiny.decode(latent[:1, :, :1, :3], steps=1).shape == (1, 3, 64, 192)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({"scale": 2.5}, (320, 360)), ({"scale": 8}, (1024, 1152)), ({"size": (300, 150)}, (300, 150))],
+)
+def test_any_scale_and_size_is_resampled(tiny, latent, options, size):
+    assert tiny.decode(latent[:1], steps=1, **options).shape[-2:] == size
+
+
+def test_one_tile_is_the_whole_picture_bit_for_bit(tiny, latent):
+    whole = tiny.decode(latent[:1], steps=1, tile="off")
+    assert torch.equal(whole, tiny.decode(latent[:1], steps=1, tile=9))
+    assert not torch.equal(whole, tiny.decode(latent[:1], steps=1, tile=8))
+
+
+def test_on_step_counts_the_steps_of_the_whole_batch(tiny, latent):
+    seen = []
+    tiny.decode(latent, steps=2, on_step=lambda step, steps, x0: seen.append((step, steps, tuple(x0.shape))))
+    assert seen == [(k, 4, (1, 3, 512, 576)) for k in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"latent_sigma": 1.2}, OptionError, "between 0"),
+        ({"latent_sigma": -0.1}, OptionError, "between 0"),
+        ({"latent_sigma": 0.9}, OptionError, "trained up to 0.8"),
+        ({"latent_sigma": [0.1, 0.2, 0.3]}, OptionError, "3 values"),
+        ({"steps": 0}, OptionError, "1 to 4 steps"),
+        ({"steps": 5}, OptionError, "1 to 4 steps"),
+        ({"scale": 32}, OptionError, "0.5 to 16"),
+        ({"scale": 2, "size": (8, 8)}, OptionError, "give one"),
+        ({"seed": [1, 2]}, OptionError, "2 seeds for 1"),
+        ({"tile": 4}, OptionError, "at least 8"),
+        ({"memory_limit": "much"}, OptionError, "memory size"),
+        ({"memory_limit": "200MiB"}, MemoryLimitError, "smallest"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_can(tiny, latent, options, error, words):
+    with pytest.raises(error, match=words):
+        tiny.decode(latent[:1], **options)
+
+
+def test_a_latent_of_another_space_is_refused(tiny):
+    with pytest.raises(LatentError, match='"flux1"'):
+        tiny.decode(torch.randn(1, 16, 8, 8))
+    with pytest.raises(LatentError, match="sdxl"):
+        tiny.decode(Latent(tensor=torch.randn(1, 4, 8, 8), space="sdxl"))
+
+
+def test_a_network_with_a_caption_stream_asks_for_states_of_the_right_width():
+    decoder, latent = small("flux1-2k"), torch.randn(1, 16, 8, 8)
+    with pytest.raises(CaptionError, match="none was given"):
+        decoder.decode(latent)
+    with pytest.raises(CaptionError, match="12"):
+        decoder.decode(latent, caption=torch.randn(1, 5, 13))
+    assert decoder.decode(latent, caption=torch.randn(1, 5, 12), steps=1).shape == (1, 3, 256, 256)
+
+
+def test_an_undistilled_network_is_guided_away_from_the_null_caption():
+    decoder, latent = small("flux1-2kto4k-v1.5-teacher"), torch.randn(1, 16, 8, 8)
+    caption, null = torch.randn(1, 5, 12), torch.randn(1, 7, 12)
+    with pytest.raises(CaptionError, match="null_caption"):
+        decoder.decode(latent, caption=caption, steps=2)
+    guided = decoder.decode(latent, caption=caption, null_caption=null, steps=2)
+    same = decoder.decode(latent, caption=caption, null_caption=caption, steps=2)
+    assert not torch.equal(guided, same)
+
+
+def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
+    plan = tiny.plan(height=8, width=12)
+    assert (plan.height, plan.width, plan.tiles, plan.levers) == (512, 768, 1, ())
+    assert plan.seconds > 0
+    limit = tiny.plan(height=64, width=64, tile=24).peak_bytes
+    tight = tiny.plan(height=64, width=64, memory_limit=limit)
+    assert tight.tiles > 1
+    assert "tiles" in tight.levers[0]

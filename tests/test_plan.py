@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from latpix.errors import MemoryLimitError, OptionError
+from latpix.network.config import NetworkConfig
+from latpix.network.model import build
+from latpix.plan import CostModel, parse_bytes
+
+SMALL = NetworkConfig(
+    latent_channels=8, width=64, heads=2, depth=2, pixel_width=8, pixel_attention_width=32, pixel_heads=2,
+    pixel_depth=1, latent_width=16, latent_depth=1, caption_width=12, caption_length=7,
+)  # fmt: skip
+
+
+def costs(config=SMALL):
+    return CostModel(config, weight_bytes=10**7, dtype=torch.float32, on_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1.5GiB", 3 * 2**29), ("900MB", 900_000_000), ("64 kib", 65536), (12, 12), ("2G", None)]
+)
+def test_sizes_are_read_with_their_units(text, size):
+    if size is None:
+        with pytest.raises(OptionError, match=r"1\.5GiB"):
+            parse_bytes(text)
+    else:
+        assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1GiB", "0", "GiB"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(OptionError, match="memory size"):
+        parse_bytes(text)
+
+
+def test_operations_are_those_of_the_networks_matrix_products():
+    network, size = build(SMALL, device="meta"), 8 * 8 * 4
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        condition = network.condition(
+            height=size, width=size, latent=torch.empty(1, 8, 8, 8), latent_sigma=torch.empty(1),
+            caption=torch.empty(1, 7, 12),
+        )  # fmt: skip
+        network(torch.empty(1, 3, size, size), torch.empty(1), condition)
+    counted = counter.get_total_flops()
+    assert costs().operations(8, 8, 8, steps=1) == pytest.approx(counted, rel=0.05)
+
+
+def test_a_smaller_tile_never_costs_more_memory_than_the_whole():
+    peaks = [costs().peak_bytes(64, 64, tile) for tile in (8, 16, 32, 64)]
+    assert peaks == sorted(peaks)
+
+
+def test_a_limit_is_met_by_the_largest_tile_that_fits():
+    whole, half = costs().peak_bytes(64, 64, 64), costs().peak_bytes(64, 64, 32)
+    assert costs().choose_tile(64, 64, whole) == (64, ())
+    side, levers = costs().choose_tile(64, 64, half)
+    assert 32 <= side < 64
+    assert str(side) in levers[0]
+    assert costs().peak_bytes(64, 64, side) <= half
+
+
+def test_a_limit_too_small_names_the_smallest_that_would_do():
+    with pytest.raises(MemoryLimitError, match="MiB") as refusal:
+        costs().choose_tile(64, 64, 2**20)
+    least = int(str(refusal.value).split("fits into is ")[1].split(" MiB")[0])
+    costs().choose_tile(64, 64, least * 2**20)  # and that one does
