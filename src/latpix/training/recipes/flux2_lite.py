@@ -35,7 +35,7 @@ from latpix.backbones.lite_file import save_lite
 from latpix.backbones.taef2 import Taef2
 from latpix.training.latent_store import LatentStore
 from latpix.training.muon import Muon
-from latpix.training.photographs import Photograph, training_photographs
+from latpix.training.photographs import Photograph, sources, training_photographs
 
 LICENSE = "Apache-2.0"
 
@@ -202,11 +202,8 @@ def train(assets: Path, packages: Path | None, run: Path, settings: Config) -> N
 
 def source(photographs: list[Photograph], steps: int) -> str:
     """What the weights were made from, for the file's metadata."""
-    counts: dict[tuple[str, str], int] = {}
-    for photograph in photographs:
-        counts[photograph.source, photograph.license] = counts.get((photograph.source, photograph.license), 0) + 1
-    listed = "; ".join(f"{count} of {name} ({license})" for (name, license), count in counts.items())
-    return f"latpix.training.recipes.flux2_lite, {steps} steps; latents of TAEF2 (MIT) from photographs: {listed}"
+    made_by = f"latpix.training.recipes.flux2_lite, {steps} steps"
+    return f"{made_by}; latents of TAEF2 (MIT) from photographs: {sources(photographs)}"
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ from latpix.network.model import Condition, Denoiser
 from latpix.training.losses import charbonnier, energy_score, feature_difference, texture_difference
 from latpix.training.muon import Muon
 from latpix.training.pairs import CELL, MARGIN, PairBatch, PairStore
-from latpix.training.photographs import Photograph, halve, is_large, read, training_photographs
+from latpix.training.photographs import Photograph, halve, is_large, read, sources, training_photographs
 
 MUON = (
     "patch_blocks",
@@ -277,13 +277,8 @@ def train(assets: Path, packages: Path | None, run: Path, settings: Config) -> N
 
 def source(photographs: list[Photograph], steps: int) -> str:
     """What the weights were made from, for the file's metadata."""
-    counts: dict[tuple[str, str], int] = {}
-    for photograph in photographs:
-        key = (photograph.source, photograph.license)
-        counts[key] = counts.get(key, 0) + 1
-    listed = "; ".join(f"{count} of {name} ({license})" for (name, license), count in counts.items())
     made_by = f"latpix.training.recipes.flux2_tiny, {steps} steps"
-    return f"{made_by}; latents of TAEF2 (MIT) and flux2-lite from photographs: {listed}"
+    return f"{made_by}; latents of TAEF2 (MIT) and flux2-lite from photographs: {sources(photographs)}"
 
 
 def main() -> None:
