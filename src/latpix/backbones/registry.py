@@ -44,6 +44,12 @@ class Generator:
     packed: bool = False  # the state is tokens, so that its size must be told
     stops: tuple[int, ...]  # steps after which stopping is worth a try
     stop: int | None  # the recommended one; None: run to the end
+    billions: float  # of parameters, about, text encoders included; two bytes each
+
+    @property
+    def bytes(self) -> float:
+        """What the pipeline weighs, about, on disk and in memory."""
+        return self.billions * 2e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,7 @@ _FLUX = Backbone(
         packed=True,
         stops=(22, 24, 26),
         stop=24,
+        billions=16.9,
     ),
 )
 _FLUX2 = Backbone(
@@ -101,6 +108,7 @@ _FLUX2 = Backbone(
         packed=True,
         stops=(44, 46, 48),
         stop=46,
+        billions=56.3,
     ),
 )
 _SD3 = Backbone(
@@ -118,6 +126,7 @@ _SD3 = Backbone(
         guidance=4.0,
         stops=(22, 24, 26),
         stop=24,
+        billions=7.8,
     ),
 )
 _SDXL = Backbone(
@@ -133,6 +142,7 @@ _SDXL = Backbone(
         guidance=7.5,
         stops=(24, 26, 28),
         stop=26,
+        billions=3.5,
     ),
 )
 _QWENIMAGE = Backbone(
@@ -154,6 +164,7 @@ _QWENIMAGE = Backbone(
         packed=True,
         stops=(44, 46, 48),
         stop=44,
+        billions=28.9,
     ),
 )
 _ZIMAGE = Backbone(
@@ -168,6 +179,7 @@ _ZIMAGE = Backbone(
         arguments=_LONG,
         stops=(44, 46, 48),
         stop=46,
+        billions=10.3,
     ),
 )
 _DINOV2 = Backbone(
@@ -213,8 +225,8 @@ _KLEIN: dict[str, object] = {
 _ROWS = (
     _FLUX,
     _FLUX2,
-    _variant(_FLUX2, "flux2-klein-4b", "black-forest-labs/FLUX.2-klein-4B", **_KLEIN),
-    _variant(_FLUX2, "flux2-klein-9b", "black-forest-labs/FLUX.2-klein-9B", **_KLEIN),
+    _variant(_FLUX2, "flux2-klein-4b", "black-forest-labs/FLUX.2-klein-4B", **_KLEIN, billions=8.0),
+    _variant(_FLUX2, "flux2-klein-9b", "black-forest-labs/FLUX.2-klein-9B", **_KLEIN, billions=17.3),
     _SD3,
     _SDXL,
     _QWENIMAGE,

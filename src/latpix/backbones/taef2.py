@@ -7,7 +7,7 @@
 Its group norms see the whole picture: encode whole pictures and crop afterwards. Pictures are in [-1, 1] here ([0, 1]
 inside); latents are the normalised FLUX.2 latent in its 128-channel form.
 
-Source: spec assets.md, "TAEF2" (weights: MIT). Letters: b batch, H W pixels, h w cells of 16 pixels, r rows and
+Source: TAEF2, Ollin Boer Bohan (weights: MIT). Letters: b batch, H W pixels, h w cells of 16 pixels, r rows and
 c columns inside.
 """
 

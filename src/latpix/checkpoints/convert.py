@@ -1,6 +1,6 @@
 """Our names and upstream's: parameters, prefixes, configurations. The one place that knows the latter.
 
-Source: network.md sections 1, 8 and 14.
+Source: the key names of the released files.
 """
 
 from collections.abc import Collection, Iterator, Mapping

@@ -1,7 +1,7 @@
 """What a bare file is: which registry rows its tensors fit, what can be read off their shapes, and what is wrong.
 
 A file cannot tell its rotary reference, padding, scale, downsampling and depth-to-space, nor which latents it was
-trained on; rows that differ only there fit alike, and ``like`` decides. Source: network.md section 14.
+trained on; rows that differ only there fit alike, and ``like`` decides.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,7 +5,6 @@
 A tensor that rests as the file has it is never copied: it stays a page of the file, read when it is first used.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,16 +67,11 @@ class Report:
     reshaped: tuple[str, ...] = ()
 
 
-def home() -> Path:
-    """Where fetched checkpoints and captions are kept: ``LATPIX_HOME``, else the user's cache."""
-    return Path(os.environ.get("LATPIX_HOME") or Path.home() / ".cache" / "latpix")
-
-
 def stored(row: Checkpoint) -> Path:
     """The file of a registry row: inside the package, or fetched."""
     if row.upstream_path is None:
         return resources.weight(row.name)
-    return home() / "checkpoints" / f"{row.name}.safetensors"
+    return resources.home() / "checkpoints" / f"{row.name}.safetensors"
 
 
 def load(
@@ -104,6 +98,18 @@ def load(
     check_types(file)
     sha256 = _verified(file)
     return LoadedCheckpoint(row, _assemble(file, row, device, dtype), sha256, path)
+
+
+def peek(checkpoint: str | Path, *, like: str | None = None) -> Checkpoint:
+    """The row of a checkpoint, from its file's header; a registry name's own where its file is not here yet.
+
+    Raises:
+        CheckpointError: nothing of that name, a file that fits no row, or several and no ``like``.
+    """
+    if str(checkpoint) in CHECKPOINTS and not Path(checkpoint).is_file():
+        return find(str(checkpoint))
+    path, asked = _locate(checkpoint, like)
+    return _row_of(read_weights(path), asked)
 
 
 def inspect(checkpoint: str | Path) -> Report:

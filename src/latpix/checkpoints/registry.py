@@ -1,6 +1,6 @@
 """Every checkpoint there is: the released ones, the withdrawn ones that people still hold, and the shipped one.
 
-A row is its difference to the release it belongs to. Source: network.md section 14, backbones.md section 1.
+A row is its difference to the release it belongs to. Source: the releases' configurations.
 """
 
 import difflib

@@ -1,6 +1,6 @@
 """Validation pictures: originals, the inputs that are a quarter of their size, and the plain 4x upscale to beat.
 
-The list is closed (spec assets.md, "VALIDATION"): the 24 Kodak pictures, and crops of 2048x2048 of two photographs of
+The list is closed: the 24 Kodak pictures, and crops of 2048x2048 of two photographs of
 the Debian package lomiri-wallpapers-16.04. None of them is on the training list.
 Letters: b batch, H W pixels, y x native pixels.
 """

@@ -2,7 +2,7 @@
 
     logit = proj([stream, feature]) - exp(log_alpha) * latent_sigma;    out = stream + sigmoid(logit) * feature
 
-v1 has one trust value per channel, v1.5 one per token. Source: PiD, arXiv 2605.23902; network.md section 6.4.
+v1 has one trust value per channel, v1.5 one per token. Source: PiD, arXiv 2605.23902.
 """
 
 import math

@@ -3,7 +3,7 @@
     align -> conv stack [b,g,rows,columns] -> tokens [b,n,g] -> one linear head per injection point [b,n,d]
 
 A second stack may read a picture at native size beside the latent; where both are there they are merged. None of it
-depends on time: it runs once per decode. Source: PiD, arXiv 2605.23902; network.md section 6.
+depends on time: it runs once per decode. Source: PiD, arXiv 2605.23902.
 Letters: b batch, c latent channels, g latent width, n patches, d width, f fold of a cell or picture patch.
 """
 

@@ -3,7 +3,7 @@
     condition = network.condition(latent, latent_sigma, caption, ...)     once per decode: nothing in it depends on time
     out       = network(x_t, timestep, condition)                         once per step
 
-Source: PixelDiT with PiD's latent conditioning, arXiv 2605.23902; network.md section 2.
+Source: PixelDiT with PiD's latent conditioning, arXiv 2605.23902.
 Letters: b batch, n patches, p pixels of a patch, d width, e pixel width, l caption tokens.
 """
 

@@ -4,7 +4,7 @@
     z = expand(attention(compress(mod(norm1(q), shift1, scale1))))
     q = q + gate1 * z;   q = q + gate2 * MLP(mod(norm2(q), shift2, scale2))
 
-Source: PixelDiT's pixel-level DiT block; network.md section 5. Letters: b batch, n patches, p pixels of a patch,
+Source: PixelDiT's pixel-level DiT block. Letters: b batch, n patches, p pixels of a patch,
 e pixel width, d patch width, a attention width.
 """
 

@@ -10,7 +10,7 @@ rest:
     group and layer norm, positions, rotary tables and rotation    float32
     residual streams                 float32 from the first float32 term on (the gate's sigma term, the pixel table)
 
-Source: network.md section 10, checked quantity by quantity in tests/network/test_precision.py.
+Source: what the released code computes under autocast, checked quantity by quantity in tests/network/test_precision.py.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Times of a decode: falling from at most 1 (noise) to exactly 0 (picture).
 
-Source: network.md sections 11.1 and 12; the shift is that of Esser et al. 2024, eq. 23.
+Source: the shift is that of Esser et al. 2024, eq. 23; the rest as in the releases.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The training photographs: which files, how they are read, and where their detail is.
 
-The list is closed (spec assets.md, "TRAINING"): two folders taken whole, and named files of two Debian packages.
+The list is closed: two folders taken whole, and named files of two Debian packages.
 Pictures that validation uses lie in the same packages and are never on it. Large pictures are softer per pixel than
 small ones, so they are also given at half size. Detail of a tile: rms of what lies above half the Nyquist frequency, in
 levels of 255.
