@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import torch
 from made_pictures import dead_leaves
-from small_networks import SMALL_TINY, small_network
+from small_networks import SMALL_TINY, SMALL_V1_5, small_network
 
 from latpix import Latent, save_latent, save_picture
 from latpix.checkpoints.load import save
-from latpix.checkpoints.registry import find
+from latpix.checkpoints.registry import STUDENT, find, rows_that_read
+from latpix.latents.spaces import LATENT_SPACES
 
 NETWORK = replace(
     SMALL_TINY,
@@ -20,6 +21,25 @@ NETWORK = replace(
     depth=1,
     pixel_depth=1,
 )
+
+
+def write_space_checkpoint(path, space, *, caption_width=0):
+    """A checkpoint of v1.5's form that reads latents of a space, of its first row's scale; no words by default."""
+    row, latents = rows_that_read(space)[0], LATENT_SPACES[space]
+    network = replace(
+        SMALL_V1_5,
+        caption_width=caption_width,
+        latent_channels=latents.channels,
+        latent_downsample=latents.downsample,
+        patch_size=latents.downsample * row.scale // 2,
+        scale=row.scale,
+        rope_reference=None,
+        depth=1,
+        pixel_depth=1,
+    )
+    row = replace(row, name=f"small-{space}", network=network, sampling=STUDENT, native_sizes=(128, 1024))
+    save(small_network(network), row, path)
+    return path
 
 
 def write_checkpoint(path):

@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_captions import write_encoder
 
 from latpix import Decoder, Latent
+from latpix.captions.provide import embed
 from latpix.checkpoints.load import LoadedCheckpoint
 from latpix.checkpoints.registry import find
-from latpix.errors import CaptionError, LatentError, MemoryLimitError, OptionError
+from latpix.errors import CaptionError, DownloadError, LatentError, MemoryLimitError, OptionError
 from latpix.network.config import NetworkConfig
 from latpix.network.model import Denoiser
 
@@ -120,19 +122,41 @@ def test_a_latent_of_another_space_is_refused(tiny):
         tiny.decode(Latent(tensor=torch.randn(1, 4, 8, 8), space="sdxl"))
 
 
-def test_a_network_with_a_caption_stream_asks_for_states_of_the_right_width():
+def test_a_network_with_a_caption_stream_asks_for_a_caption_of_the_right_width():
     decoder, latent = small("flux1-2k"), torch.randn(1, 16, 8, 8)
-    with pytest.raises(CaptionError, match="none was given"):
+    with pytest.raises(CaptionError, match=r"none was given.*--caption-file.*--no-caption"):
         decoder.decode(latent)
+    with pytest.raises(CaptionError, match="3 captions for 1 latents"):
+        decoder.decode(latent, caption=["a", "b", "c"])
     with pytest.raises(CaptionError, match="12"):
         decoder.decode(latent, caption=torch.randn(1, 5, 13))
     assert decoder.decode(latent, caption=torch.randn(1, 5, 12), steps=1).shape == (1, 3, 256, 256)
 
 
+def test_a_text_is_embedded_by_the_text_encoder_one_for_all_pictures_or_one_for_each(tmp_path):
+    gemma, decoder = write_encoder(tmp_path / "gemma"), small("flux1-2k")
+    latent = torch.randn(2, 16, 8, 8)
+    states = embed(["a cat", "a dog"], model=gemma, device="cpu")
+
+    def decoded(latent, caption):
+        return decoder.decode(latent, caption=caption, caption_model=gemma, steps=1)
+
+    assert torch.equal(decoded(latent, ["a cat", "a dog"]), decoded(latent, states))
+    assert torch.equal(decoded(latent, "a cat"), decoded(latent, states[:1]))
+    told = Latent(tensor=latent, space="flux1", caption="a cat")
+    assert torch.equal(decoded(told, None), decoded(latent, "a cat"))
+    assert torch.equal(decoded(told, ["a dog"]), decoded(latent, "a dog"))
+
+
+def test_a_network_without_a_caption_stream_takes_any_caption_and_loads_nothing(tiny, latent):
+    plain = tiny.decode(latent[:1], steps=1)
+    assert torch.equal(plain, tiny.decode(latent[:1], steps=1, caption="a cat", caption_model="no/encoder"))
+
+
 def test_an_undistilled_network_is_guided_away_from_the_null_caption():
     decoder, latent = small("flux1-2kto4k-v1.5-teacher"), torch.randn(1, 16, 8, 8)
     caption, null = torch.randn(1, 5, 12), torch.randn(1, 7, 12)
-    with pytest.raises(CaptionError, match="null_caption"):
+    with pytest.raises(DownloadError, match="text encoder"):  # of the negative prompt
         decoder.decode(latent, caption=caption, steps=2)
     guided = decoder.decode(latent, caption=caption, null_caption=null, steps=2)
     same = decoder.decode(latent, caption=caption, null_caption=caption, steps=2)

@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from latpix.devices import parse_bytes
 from latpix.errors import MemoryLimitError, OptionError
 from latpix.network.config import NetworkConfig
 from latpix.network.model import build
-from latpix.plan import CostModel, parse_bytes
+from latpix.plan import CostModel
 
 SMALL = NetworkConfig(
     latent_channels=8, width=64, heads=2, depth=2, pixel_width=8, pixel_attention_width=32, pixel_heads=2,

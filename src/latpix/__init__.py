@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from latpix.errors import LatpixError
     from latpix.files.latent_files import Latent, read_latent, save_latent
     from latpix.files.picture_files import read_picture, save_picture
+    from latpix.pid_vae import PidVAE, decode_latents
 
 __version__ = "0.1.0"
 
@@ -25,7 +26,9 @@ __all__ = [
     "Decoder",
     "Latent",
     "LatpixError",
+    "PidVAE",
     "__version__",
+    "decode_latents",
     "read_latent",
     "read_picture",
     "save_latent",
@@ -37,6 +40,8 @@ _HOMES = {
     "Decoder": "latpix.decoder",
     "Latent": "latpix.files.latent_files",
     "LatpixError": "latpix.errors",
+    "PidVAE": "latpix.pid_vae",
+    "decode_latents": "latpix.pid_vae",
     "read_latent": "latpix.files.latent_files",
     "read_picture": "latpix.files.picture_files",
     "save_latent": "latpix.files.latent_files",

@@ -15,15 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latpix.backbones.codec import Codec
+from latpix.captions.prompt_prefix import NEGATIVE_PROMPT
+from latpix.captions.provide import as_states
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
-from latpix.devices import pick_device, pick_dtype
+from latpix.devices import parse_bytes, pick_device, pick_dtype
 from latpix.errors import CaptionError, CheckpointError, OptionError
 from latpix.files.latent_files import Latent
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
 from latpix.network.layers import TIMESTEP_SCALE
-from latpix.plan import CostModel, Plan, operations_per_second, parse_bytes
+from latpix.plan import CostModel, Plan, operations_per_second
 from latpix.sampling.guidance import guide
 from latpix.sampling.noise import noise_field
 from latpix.sampling.samplers import Denoise, OnStep, sample_multistep, sample_ode, sample_renoise
@@ -102,8 +104,9 @@ class Decoder:
         latent: Latent | Float[Tensor, "b c h w"],
         *,
         latent_sigma: float | Sequence[float] | None = None,
-        caption: str | Float[Tensor, "#b l k"] | None = None,
-        null_caption: Float[Tensor, "1 m k"] | None = None,
+        caption: str | Sequence[str] | Float[Tensor, "#b l k"] | None = None,
+        null_caption: str | Float[Tensor, "1 m k"] | None = None,
+        caption_model: str | Path | None = None,
         seed: int | Sequence[int] | None = None,
         steps: int | None = None,
         scale: float | None = None,
@@ -117,8 +120,13 @@ class Decoder:
         Args:
             latent: normalized values of the checkpoint's space; a Latent brings its own sigma, caption and seed.
             latent_sigma: how noisy it is, in [0, 1]; default the Latent's, else 0. One number, or one per picture.
-            caption: states of the caption encoder ``[b, l, 2304]``; checkpoints without a caption stream ignore it.
-            null_caption: the states that guidance of undistilled checkpoints pushes away from.
+            caption: what the pictures show: a text, one for each, or states of the text encoder ``[b, 300, 2304]``;
+                default the Latent's; "" paints without words. Texts are looked up in the cache, else encoded before
+                anything else, beside the decoder's weights (``latpix.captions.provide.embed`` does it apart).
+                Checkpoints without a caption stream ignore it.
+            null_caption: what the guidance of undistilled checkpoints pushes away from; default the negative prompt
+                that they were trained with. Others ignore it.
+            caption_model: hub id or folder of the text encoder, instead of the one of all released decoders.
             seed: picture k uses ``seed + k``; or a list. Default the Latent's, else 0.
             steps: 1 up to what the checkpoint was made for; default the checkpoint's.
             scale: output side / native side; another than the trained one is resampled afterwards.
@@ -139,7 +147,7 @@ class Decoder:
         batch, _, h, w = story.tensor.shape
         sigmas = self._sigmas(story.latent_sigma if latent_sigma is None else latent_sigma, batch)
         seeds = _seeds((story.seed or 0) if seed is None else seed, batch)
-        captions = self._captions(caption, batch)
+        captions = self._captions(story.caption if caption is None else caption, null_caption, caption_model, batch)
         side, _ = self._tile(max(h, LEAST_CELLS), max(w, LEAST_CELLS), tile, memory_limit)
         count = len(self._times(steps, h, w)) - 1
         target = self._target(story, scale, size)
@@ -149,7 +157,7 @@ class Decoder:
             painted = self._paint(
                 story.tensor[k : k + 1].to(self.device, torch.float32),
                 latent_sigma=sigmas[k],
-                captions=[None if c is None else c[k : k + 1] for c in (captions, null_caption)],
+                captions=[None if c is None else c[k : k + 1] for c in captions],
                 seed=seeds[k],
                 steps=steps,
                 side=side,
@@ -209,12 +217,7 @@ class Decoder:
         conditional = self._denoiser(latent, image, latent_sigma, caption, tiles)
         defaults = self.checkpoint.sampling
         denoise = conditional
-        if defaults.guidance_scale != 1:
-            if null_caption is None:
-                raise CaptionError(
-                    f'"{self.checkpoint.name}" is undistilled: its guidance of {defaults.guidance_scale} needs the '
-                    "states of the null caption too. Pass them as `null_caption`."
-                )
+        if null_caption is not None:
             unconditional = self._denoiser(latent, image, latent_sigma, null_caption, tiles)
             denoise = guide(conditional, unconditional, defaults.guidance_scale)
         noise = noise_field([seed], 3, latent.shape[2] * cell, latent.shape[3] * cell, device=self.device)
@@ -281,21 +284,35 @@ class Decoder:
                 )
         return sigmas
 
-    def _captions(self, caption: str | Tensor | None, batch: int) -> Tensor | None:
-        config, name = self.checkpoint.network, self.checkpoint.name
-        if not config.caption_width:
-            return None
-        if not isinstance(caption, Tensor):
+    def _captions(
+        self,
+        caption: str | Sequence[str] | Tensor | None,
+        null_caption: str | Tensor | None,
+        model: str | Path | None,
+        batch: int,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """States of the captions and of what guidance pushes away from, ``[batch, l, k]`` each."""
+        row = self.checkpoint
+        if not row.network.caption_width:
+            return None, None
+        if caption is None:
+            raise no_caption(row)
+        if not isinstance(caption, str | Tensor) and len(caption) not in (1, batch):
+            raise CaptionError(f"{len(caption)} captions for {batch} latents; give one, or one for each.")
+        null = (NEGATIVE_PROMPT if null_caption is None else null_caption) if row.guided else None
+        states, null_states = as_states([caption, null], model=model, device=self.device)
+        assert states is not None
+        return self._fitting(states, batch), None if null_states is None else self._fitting(null_states, batch)
+
+    def _fitting(self, states: Tensor, batch: int) -> Float[Tensor, "{batch} l k"]:
+        """Caption states that the network can read."""
+        config = self.checkpoint.network
+        if states.ndim != 3 or states.shape[-1] != config.caption_width or len(states) not in (1, batch):
             raise CaptionError(
-                f'"{name}" reads a caption embedding [b, up to {config.caption_length}, {config.caption_width}], '
-                f"but {'a text' if caption else 'none'} was given. Pass the encoder's states as `caption`."
-            )
-        if caption.ndim != 3 or caption.shape[-1] != config.caption_width or len(caption) not in (1, batch):
-            raise CaptionError(
-                f'the caption embedding has shape {list(caption.shape)}, but "{name}" reads '
+                f'the caption embedding has shape {list(states.shape)}, but "{self.checkpoint.name}" reads '
                 f"[1 or {batch}, up to {config.caption_length}, {config.caption_width}]."
             )
-        return caption.to(self.device, torch.float32).expand(batch, -1, -1)
+        return states.to(self.device, torch.float32).expand(batch, -1, -1)
 
     def _costs(self) -> CostModel:
         weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
@@ -352,6 +369,14 @@ class Decoder:
         if target is None or target == (height, width):
             return pixels
         return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def no_caption(row: Checkpoint) -> CaptionError:
+    """The error for a picture without a caption, where the checkpoint reads one."""
+    return CaptionError(
+        f'"{row.name}" reads a caption, and none was given. Say what the picture shows (--caption TEXT, or `caption` '
+        'in Python), bring its embedding (--caption-file FILE), or paint without words (--no-caption, or caption="").'
+    )
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:

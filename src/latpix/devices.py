@@ -1,9 +1,12 @@
-"""Which device and which numeric type ``auto`` means here."""
+"""Which device and which numeric type ``auto`` means here, and how its memory is counted and given back."""
+
+import gc
 
 import torch
 
 from latpix.errors import OptionError
 
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -51,3 +54,30 @@ def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware (AVX-512-BF16 or AMX); without, float32 is faster."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more, to the accelerator too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    if torch.xpu.is_available():
+        torch.xpu.empty_cache()
+
+
+def parse_bytes(text: str | int) -> int:
+    """``"1.5GiB"``, ``"900MB"`` or a number of bytes.
+
+    Raises:
+        OptionError: not a positive size.
+    """
+    try:
+        digits = str(text).strip().rstrip("BKMGIbkmgi ")
+        size = int(float(digits) * UNITS[str(text).strip()[len(digits) :].strip().upper()])
+    except (KeyError, ValueError):
+        size = 0
+    if size <= 0:
+        raise OptionError(f'"{text}" is not a memory size; write it like 1.5GiB or 900MB.')
+    return size

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from latpix.errors import MemoryLimitError, OptionError
+from latpix.errors import MemoryLimitError
 from latpix.network.config import NetworkConfig
 from latpix.tiling import OVERLAP, cut_tiles
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 LEAST_TILE = 8  # latent cells a side
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU
 
@@ -29,22 +28,6 @@ class Plan:
     levers: tuple[str, ...]  # what was done to fit the memory limit, in order
     tiles: int
     tile: int  # side of a tile in latent cells
-
-
-def parse_bytes(text: str | int) -> int:
-    """``"1.5GiB"``, ``"900MB"`` or a number of bytes.
-
-    Raises:
-        OptionError: not a positive size.
-    """
-    try:
-        digits = str(text).strip().rstrip("BKMGIbkmgi ")
-        size = int(float(digits) * UNITS[str(text).strip()[len(digits) :].strip().upper()])
-    except (KeyError, ValueError):
-        size = 0
-    if size <= 0:
-        raise OptionError(f'"{text}" is not a memory size; write it like 1.5GiB or 900MB.')
-    return size
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Paths of the data inside the package: the shipped weights and the demo's material."""
+"""Paths of the data inside the package (shipped weights, the demo's material), and of what is kept outside it."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,3 +15,8 @@ def weight(name: str) -> Path:
 def asset(name: str) -> Path:
     """A file of the demo's material, e.g. ``asset("demo/dandelion.png")``; it may not exist."""
     return _PACKAGE / "assets" / name
+
+
+def home() -> Path:
+    """Where fetched checkpoints and captions are kept: ``LATPIX_HOME``, else the user's cache."""
+    return Path(os.environ.get("LATPIX_HOME") or Path.home() / ".cache" / "latpix")

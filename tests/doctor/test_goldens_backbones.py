@@ -55,7 +55,7 @@ def outputs():
     for family in RUNNERS:
         for name in load_file(COMMITTED / f"{family}.safetensors"):
             given = name in whole or name.rpartition(".")[2] in last
-            if not given and not name.endswith(("_bf16", "_uint8")):
+            if not given and not name.endswith(("_bf16", "_uint8", "_softcap")):
                 yield family, name
 
 

@@ -39,6 +39,7 @@ class Codec:
 
     space = "flux2"
     downsample = DOWNSAMPLE
+    native_side = None  # it takes pictures of all sizes
 
     def __init__(self, model: Lite, sha256: str, device: torch.device, dtype: torch.dtype) -> None:
         self.sha256 = sha256

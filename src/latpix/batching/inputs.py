@@ -83,12 +83,40 @@ def read_manifest(path: str | Path, kind: Kind) -> list[Item | Failure]:
     Raises:
         ManifestError: there is no such file, it is no text, or it is empty.
     """
+    key, folder = _MANIFEST_KEYS[kind], Path(path).parent
+    return [
+        entry
+        if isinstance(entry, Failure)
+        else Item(name=entry[key], path=folder / entry[key], **{k: v for k, v in entry.items() if k != key})
+        for entry in read_entries(path, key, ("caption", "seed", "output"))
+    ]
+
+
+def read_entries(path: str | Path, key: str, optional: Sequence[str]) -> list[dict[str, Any] | Failure]:
+    """The lines of a JSON Lines file, checked; a bad line is a Failure named by its number.
+
+    Args:
+        path: of the file.
+        key: the field that every line has.
+        optional: those that it may have.
+
+    Raises:
+        ManifestError: there is no such file, it is no text, or it is empty.
+    """
     path = check_input(path, ManifestError, "a manifest")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ManifestError(f'"{path}" is not text in UTF-8, as JSON Lines are: {error}.') from error
-    found = [_item(path, number, line, kind) for number, line in enumerate(lines, start=1) if line.strip()]
+    found: list[dict[str, Any] | Failure] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_entry(line, key, optional))
+        except ManifestError as error:
+            name = f"{path}:{number}"
+            found.append(Failure(input=name, error=ManifestError(f"line {number} of {path}: {error}")))
     if not found:
         raise ManifestError(f'"{path}" has no lines; expected one JSON object a line.')
     return found
@@ -146,20 +174,9 @@ def _names_a_folder(text: str) -> bool:
     return text.endswith("/") or not Path(text).suffix
 
 
-def _item(manifest: Path, number: int, line: str, kind: Kind) -> Item | Failure:
-    name = f"{manifest}:{number}"
-    try:
-        entry = _entry(line, kind)
-    except ManifestError as error:
-        return Failure(input=name, error=ManifestError(f"line {number} of {manifest}: {error}"))
-    given = entry.pop(_MANIFEST_KEYS[kind])
-    return Item(name=given, path=manifest.parent / given, **entry)
-
-
-def _entry(line: str, kind: Kind) -> dict[str, Any]:
+def _entry(line: str, key: str, optional: Sequence[str]) -> dict[str, Any]:
     """The fields of one line, checked."""
-    key = _MANIFEST_KEYS[kind]
-    known = [key, *(name for name in _TYPES if name not in _MANIFEST_KEYS.values())]
+    known = [key, *optional]
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
@@ -174,5 +191,5 @@ def _entry(line: str, kind: Kind) -> dict[str, Any]:
         if not isinstance(value, _TYPES[name]) or isinstance(value, bool) or value == "":
             raise ManifestError(f"{name} is {json.dumps(value)}; expected {_TYPES[name][0].__name__}.")
     if key not in fields:
-        raise ManifestError(f"{key} is null; expected a path.")
+        raise ManifestError(f"{key} is null; expected {'a text' if key == 'caption' else 'a path'}.")
     return fields

@@ -137,7 +137,7 @@ class _Place:
         suffixes = WRITTEN[writes]
         inside = suffix or suffixes[0]
         if out.is_dir() or not out.suffix:
-            _check_folder(out)
+            check_folder(out)
             return cls(out, inside, False, suffixes)
         _check_suffix(out, suffixes)
         if suffix and _same(suffix) != _same(out.suffix):
@@ -191,7 +191,7 @@ def _check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
         )
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """A folder that exists or can be made."""
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -220,10 +220,7 @@ def _settle_existing(jobs: Sequence[Job | Failure], existing: Existing) -> tuple
     if not there or existing == "overwrite":
         return list(jobs), []
     if existing == "refuse":
-        exist = f'"{there[0]}" exists' if len(there) == 1 else f'{len(there)} outputs, the first "{there[0]}", exist'
-        raise OutputError(
-            f"{exist} already; replace what is there (--overwrite), or keep it and make the others (--skip-existing)."
-        )
+        check_new(there)
     stay = set(there)
     kept = [
         replace(job, outputs=tuple(output for output in job.outputs if output.path not in stay))
@@ -232,6 +229,22 @@ def _settle_existing(jobs: Sequence[Job | Failure], existing: Existing) -> tuple
         for job in jobs
     ]
     return kept, there
+
+
+def check_new(there: Sequence[Path]) -> None:
+    """No output is there already.
+
+    Args:
+        there: outputs that exist.
+
+    Raises:
+        OutputError: one or more of them do.
+    """
+    if there:
+        exist = f'"{there[0]}" exists' if len(there) == 1 else f'{len(there)} outputs, the first "{there[0]}", exist'
+        raise OutputError(
+            f"{exist} already; replace what is there (--overwrite), or keep it and make the others (--skip-existing)."
+        )
 
 
 def make_folder(path: Path) -> None:

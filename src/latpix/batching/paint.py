@@ -6,16 +6,19 @@ job --load--> latent --(one task per output)--> stacked by shape --decode--> pix
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latpix.batching.captions import Captions, embed_captions
 from latpix.batching.inputs import Failure
 from latpix.batching.outputs import Job, Output, Result, Work, make_folder
 from latpix.batching.story import Origin, story_of
+from latpix.checkpoints.registry import Checkpoint
 from latpix.decoder import Decoder
-from latpix.errors import LatpixError, MemoryLimitError, OptionError
+from latpix.errors import LatpixError, MemoryLimitError, OptionError, UsageError
 from latpix.files.latent_files import Latent
 from latpix.files.picture_files import save_picture
 from latpix.latents.noising import noise_latent
@@ -32,11 +35,55 @@ class Painting:
 
     seed: int | None = None  # a manifest's own comes first
     caption: str | None = None  # likewise
+    caption_file: str | Path | None = None  # embeddings made before
+    no_caption: bool = False  # paint without words
+    caption_model: str | Path | None = None  # hub id or folder of the text encoder
+    captions: Captions | None = None  # of ``with_captions``; None embeds them when the painting starts
     steps: int | None = None
     scale: float | None = None
     size: tuple[int, int] | None = None  # height, width of the output
     tile: int | str = "auto"
     memory_limit: str | int | None = None
+
+    def __post_init__(self) -> None:
+        given = {"caption": self.caption is not None, "caption_file": self.caption_file is not None}
+        names = [
+            f"--{name.replace('_', '-')}" for name, there in {**given, "no_caption": self.no_caption}.items() if there
+        ]
+        if len(names) > 1:
+            raise UsageError(f"{' and '.join(names)} were given; give one of them.")
+
+    def own_caption(self, job: Job) -> str | None:
+        """A job's text: the manifest's, else the run's, else the latent's."""
+        captions = (job.item.caption, self.caption, job.measure.caption)
+        return next((caption for caption in captions if caption is not None), None)
+
+
+def with_captions(painting: Painting, work: Work, row: Checkpoint, *, device: str | torch.device = "auto") -> Painting:
+    """The same, with the captions of all work embedded: best before a decoder is loaded, so that neither is in memory
+    beside the text encoder.
+
+    Args:
+        painting: how to decode.
+        work: what.
+        row: of the checkpoint that will; where it reads no captions, nothing is embedded.
+        device: where the text encoder runs.
+
+    Raises:
+        CaptionError, DownloadError, MissingExtraError, MemoryLimitError: as of ``embed_captions``.
+    """
+    jobs = [job for job in work.jobs if isinstance(job, Job) and job.outputs]
+    if not row.network.caption_width or painting.captions is not None or not jobs:
+        return painting
+    captions = embed_captions(
+        [painting.own_caption(job) for job in jobs],
+        row,
+        file=painting.caption_file,
+        none=painting.no_caption,
+        model=painting.caption_model,
+        device=device,
+    )
+    return replace(painting, captions=captions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +126,9 @@ class Painter:
 
         Raises:
             OptionError: an option that the first of several inputs cannot be decoded with, nor then the others.
+            CaptionError: captions that cannot be embedded, or none where the checkpoint reads them.
         """
+        self.painting = with_captions(self.painting, work, self.decoder.checkpoint, device=self.decoder.device)
         rows = list(slots(work))
         waiting: dict[int, Row] = {place: row for place, row in enumerate(rows) if isinstance(row, Failure)}
         tasks = [row for row in rows if isinstance(row, Task)]
@@ -147,7 +196,8 @@ class Painter:
             return self.decoder.decode(
                 replace(latents[0], tensor=torch.cat([latent.tensor for latent in latents])),
                 latent_sigma=[latent.latent_sigma for latent in latents],
-                caption=self._caption(tasks[0].job),
+                caption=self._states(tasks[0].job),
+                null_caption=self.painting.captions.negative if self.painting.captions else None,
                 seed=[self._seed(task) for task in tasks],
                 steps=self.painting.steps,
                 scale=self.painting.scale,
@@ -169,7 +219,7 @@ class Painter:
         start = time.perf_counter()
         loaded, path = self._loaded[id(task.job)], task.output.path
         height, width = pixels.shape[-2:]
-        seed = self._seed(task)
+        seed, captions = self._seed(task), self.painting.captions
         story = story_of(
             self.decoder,
             latent,
@@ -180,6 +230,7 @@ class Painter:
             seed=seed,
             steps=self.painting.steps,
             caption=self._caption(task.job),
+            caption_embedding=captions.story(self.painting.own_caption(task.job)) if captions else None,
         )
         try:
             make_folder(path)
@@ -220,8 +271,14 @@ class Painter:
         return next(seed for seed in seeds if seed is not None) + task.output.index
 
     def _caption(self, job: Job) -> str | None:
-        captions = (job.item.caption, self.painting.caption, job.measure.caption)
-        return next((caption for caption in captions if caption is not None), None)
+        """The text that a job is painted with."""
+        own, captions = self.painting.own_caption(job), self.painting.captions
+        return captions.text(own) if captions else own
+
+    def _states(self, job: Job) -> Tensor | None:
+        """That text as the network reads it."""
+        captions = self.painting.captions
+        return captions.embedding(self.painting.own_caption(job)) if captions else None
 
     def _likeness(self, task: Task) -> Hashable:
         """What tasks that are decoded together have in common."""

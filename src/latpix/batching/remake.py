@@ -1,7 +1,8 @@
 """Make one of our pictures again, from what it says of itself, and compare.
 
-The latent or the picture that it was made from is looked for where it was, then beside the picture; its sha256 must
-agree. One device gives the same bits again; another one gives them to rounding, which may move a level here and there.
+The latent or the picture that it was made from is looked for where it was, then beside the picture, and so is a
+caption file; their sha256 must agree. A caption without a file comes from the cache, else it is embedded again. One
+device gives the same bits again; another one gives them to rounding, which may move a level here and there.
 """
 
 import tempfile
@@ -13,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latpix.backbones.codec import Codec
+from latpix.batching.captions import Captions, embed_captions
 from latpix.batching.paint import renoise
 from latpix.batching.run import encode_picture
 from latpix.batching.story import file_sha256
 from latpix.decoder import Decoder
-from latpix.errors import CheckpointError, LatentError, LatpixError, PictureError
+from latpix.errors import CaptionError, CheckpointError, LatentError, LatpixError, PictureError
 from latpix.files.latent_files import Latent, read_latent
 from latpix.files.picture_files import read_metadata, read_picture, save_picture
 
@@ -67,8 +69,16 @@ def remake(
     try:
         decoder = _decoder(story, checkpoint, like, device)
         latent = _latent(story, path, codec, space, decoder)
-        size = (story["height"], story["width"])
-        pixels = decoder.decode(latent, seed=story["seed"], steps=story["steps"], tile=story["tile"], size=size)
+        captions = _captions(story, path, decoder)
+        pixels = decoder.decode(
+            latent,
+            caption=captions.embedding(story["caption"]) if captions else None,
+            null_caption=captions.negative if captions else None,
+            seed=story["seed"],
+            steps=story["steps"],
+            tile=story["tile"],
+            size=(story["height"], story["width"]),
+        )
     except LatpixError as error:
         return Remade(story=story, reason=str(error))
     return _compared(story, path, pixels, decoder)
@@ -96,6 +106,26 @@ def _latent(story: dict[str, Any], path: Path, codec: str | Path | None, space: 
     encoder = Codec.load(codec or "flux2-lite", device=decoder.device, dtype=decoder.dtype)
     _check_weights("the codec", encoder.sha256, story["encoder_sha256"])
     return renoise(encode_picture(file, encoder), latent_sigma=sigma, seed=story["seed"])
+
+
+def _captions(story: dict[str, Any], path: Path, decoder: Decoder) -> Captions | None:
+    """The caption as it was embedded; None for checkpoints that read none."""
+    if not decoder.checkpoint.network.caption_width:
+        return None
+    text, how = story["caption"], story.get("caption_embedding")
+    if how is None:
+        raise PictureError(f'"{path}" does not say how its caption was embedded: another version of latpix made it.')
+    file = None
+    if how["from"] == "file":
+        file = _find({"kind": "caption file", "path": how["path"], "sha256": how["file_sha256"]}, path)
+    again = embed_captions([text], decoder.checkpoint, file=file, model=how.get("encoder"), device=decoder.device)
+    differing = [key for key, value in (again.story(text) or {}).items() if "sha256" in key and value != how[key]]
+    if differing:
+        raise CaptionError(
+            f'the caption "{text}" was embedded to other numbers ({", ".join(differing)} differ): by other weights, or '
+            "on another device. Bring the embedding that the picture was made with as a caption file."
+        )
+    return again
 
 
 def _find(source: dict[str, Any], path: Path) -> Path:

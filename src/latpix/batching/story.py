@@ -48,6 +48,7 @@ def story_of(
     seed: int,
     steps: int | None,
     caption: str | None,
+    caption_embedding: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a picture carries.
 
@@ -59,6 +60,7 @@ def story_of(
         index: of the picture in its latent file.
         size: (height, width) of the picture.
         seed, steps, caption: of the decode; steps None is the checkpoint's own number.
+        caption_embedding: how the caption was embedded, where the checkpoint reads it.
     """
     height, width = size
     native = latent.native_height or latent.tensor.shape[-2] * decoder.space.downsample
@@ -75,6 +77,7 @@ def story_of(
         "tiles": plan.tiles,
         "tile": plan.tile,
         "caption": caption,
+        "caption_embedding": caption_embedding,
         "dtype": str(decoder.dtype).removeprefix("torch."),
         "device": decoder.device.type,
         "source": {"path": origin.path, "sha256": origin.sha256, "kind": origin.kind, "index": index},

@@ -62,6 +62,11 @@ class Checkpoint:
         return self.network.scale
 
     @property
+    def guided(self) -> bool:
+        """Whether each step needs the null caption too: undistilled checkpoints, not students."""
+        return bool(self.network.caption_width) and self.sampling.guidance_scale != 1
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter, by our name."""
         return shapes_of(self.network)

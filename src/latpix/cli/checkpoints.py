@@ -26,20 +26,22 @@ def checkpoints() -> None:
 @options.speech
 @click.pass_obj
 def list_rows(screen: Screen, /) -> None:
-    """List the registry: every checkpoint there is, and which of them are on this machine."""
+    """List the registry: every checkpoint, whose latents it decodes to which size, and which of them are here."""
+    from latpix.backbones.registry import BACKBONES
     from latpix.checkpoints.load import stored
     from latpix.checkpoints.registry import CHECKPOINTS
 
     if screen.json:
         screen.document([_facts(row) for row in CHECKPOINTS.values()])
         return
-    lines = [("name", "space", "scale", "parameters", "version", "trained on", "here")]
+    lines = [("name", "space", "scale", "parameters", "version", "paints, px", "backbones", "here")]
     for row in CHECKPOINTS.values():
         here = "yes" if stored(row).is_file() else "withdrawn" if row.withdrawn else "-"
-        low, high = row.native_sizes
-        sides = f"{low} px" if low == high else f"{low}-{high} px"
+        low, high = (side * row.scale for side in row.native_sizes)
+        sides = str(low) if low == high else f"{low}-{high}"
         millions = f"{row.parameters / 1e6:,.0f} M"
-        lines.append((row.name, row.space or "text", str(row.scale), millions, row.version, sides, here))
+        users = ", ".join(backbone.name for backbone in BACKBONES.values() if backbone.space == row.space) or "-"
+        lines.append((row.name, row.space or "text", str(row.scale), millions, row.version, sides, users, here))
     _table(lines)
 
 
@@ -136,6 +138,7 @@ def check(screen: Screen, /, file: Path) -> int:
 
 
 def _facts(row: "Checkpoint") -> dict[str, Any]:
+    from latpix.backbones.registry import BACKBONES
     from latpix.checkpoints.load import stored
 
     return {
@@ -147,6 +150,9 @@ def _facts(row: "Checkpoint") -> dict[str, Any]:
         "upstream_path": row.upstream_path,
         "license": row.license,
         "native_sizes": list(row.native_sizes),
+        "backbones": [one.name for one in BACKBONES.values() if one.space == row.space],
+        "encoders": [one.encoder.model for one in BACKBONES.values() if one.space == row.space][:1],
+        "output_sizes": [side * row.scale for side in row.native_sizes],
         "withdrawn": row.withdrawn,
         "here": stored(row).is_file(),
     }

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from latpix.cli import options
-from latpix.cli.jobs import default_checkpoint, found_inputs, load_decoder, note_caption, painting_of
+from latpix.cli.jobs import default_checkpoint, embed_captions, found_inputs, load_decoder, painting_of
 from latpix.cli.screen import Screen
 
 
@@ -45,17 +45,18 @@ def decode(
 ) -> int:
     """Decode LATENTs (.safetensors, .npy, .npz, .pt; folders or globs of them) into pictures.
 
-    --latent-sigma replaces what the file says of its noise.
+    --latent-sigma replaces what the file says of its noise, and --caption what it says of its subject.
 
     \b
     latpix decode cat.safetensors -o cat.png --seed 7
     latpix decode latents/ -o pictures --skip-existing
+    latpix decode cat.safetensors -o cat.png --checkpoint flux1-2k --caption-file captions.safetensors
     """
     from latpix.batching import run
     from latpix.batching.outputs import plan_work
     from latpix.distributed import ranks_of_torchrun
 
-    ranks = ranks_of_torchrun()
+    ranks, asked = ranks_of_torchrun(), painting_of(painting)
     work = plan_work(
         found_inputs(latents, manifest, "latent"),
         out,
@@ -68,14 +69,16 @@ def decode(
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
-    decoder = load_decoder(screen, checkpoint or default_checkpoint(work), ranks.device(device), dtype, like)
-    note_caption(screen, decoder, painting["caption"])
+    name, where = checkpoint or default_checkpoint(work), ranks.device(device)
+    if not dry_run:
+        asked = embed_captions(screen, asked, work, name, like, where)
+    decoder = load_decoder(screen, name, where, dtype, like)
     return screen.follow(
         work,
         lambda on_step: run.decode(
             work,
             decoder=decoder,
-            painting=painting_of(painting),
+            painting=asked,
             batch=batch,
             overwrite=bool(replace),
             dry_run=dry_run,

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 @click.pass_obj
 def doctor(screen: Screen, /, goldens: Path | None, device: str) -> int:
     """Show versions, devices, extras, shipped weights and which attention runs; recompute golden numbers."""
+    from latpix.doctor.backbones import backbone_needs
     from latpix.doctor.environment import environment
 
-    found = environment()
+    backbones = {name: [vars(need) for need in needs] for name, needs in backbone_needs().items()}
+    found = {**environment(), "backbones": backbones}
     if not screen.json:
         _show(found)
     if goldens is None:
@@ -67,4 +69,10 @@ def _show(found: dict[str, Any]) -> None:
     for kind in ("extras", "weights"):
         states = ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in found[kind].items())
         click.echo(f"{kind}: {states}")
+    for name, needs in found["backbones"].items():
+        missing = [need for need in needs if not need["here"]]
+        states = ", ".join(f"{need['what']} {'yes' if need['here'] else 'NO'}" for need in needs)
+        click.echo(f"backbone {name}: {states}")
+        for need in missing:
+            click.echo(f"    {need['mend']}")
     click.echo(f"fetched checkpoints are kept in {found['home']}")

@@ -57,6 +57,22 @@ def default_checkpoint(work: "Work") -> str:
     )
 
 
+def default_of_space(space: str) -> str:
+    """The shipped checkpoint, if it reads the space.
+
+    Raises:
+        CheckpointError: it does not; the message lists the rows that do.
+    """
+    from latpix.checkpoints.registry import find, rows_that_read
+
+    if find(SHIPPED).space == space:
+        return SHIPPED
+    fitting = ", ".join(row.name for row in rows_that_read(space))
+    raise CheckpointError(
+        f'name a --checkpoint; {SHIPPED} does not read latents of space "{space}". These do: {fitting}.'
+    )
+
+
 def painting_of(given: dict[str, Any]) -> "Painting":
     """The options of ``options.painting`` as one value."""
     from latpix.batching.paint import Painting
@@ -64,10 +80,30 @@ def painting_of(given: dict[str, Any]) -> "Painting":
     return Painting(**given)
 
 
-def note_caption(screen: Screen, decoder: "Decoder", caption: str | None) -> None:
-    """Say that a caption will not be read, where that is so."""
-    if caption is not None and not decoder.checkpoint.network.caption_width:
-        screen.note(f"{decoder.checkpoint.name} reads no caption; it is only written into the pictures.")
+def embed_captions(
+    screen: Screen, painting: "Painting", work: "Work", checkpoint: str, like: str | None, device: str
+) -> "Painting":
+    """The captions of all work, embedded before the decoder is there; a word where they will not be read.
+
+    Raises:
+        CheckpointError: no such checkpoint.
+        CaptionError, DownloadError, MissingExtraError: the captions cannot be embedded.
+    """
+    from latpix.batching.paint import with_captions
+    from latpix.checkpoints.load import peek, stored
+    from latpix.checkpoints.registry import CHECKPOINTS
+
+    row = peek(checkpoint, like=like)
+    if not row.network.caption_width:
+        if painting.caption is not None:
+            screen.note(f"{row.name} reads no caption; it is only written into the pictures.")
+        return painting
+    if checkpoint in CHECKPOINTS and not stored(row).is_file():
+        return painting  # loading it will say how to fetch it; no need to load anything else first
+    start = time.perf_counter()
+    painting = with_captions(painting, work, row, device=device)
+    screen.note(f"captions embedded in {time.perf_counter() - start:.1f} s", level=1)
+    return painting
 
 
 def check_space(space: str) -> None:

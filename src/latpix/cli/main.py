@@ -19,7 +19,8 @@ from latpix import __version__
 from latpix.cli.screen import FAILED, Screen
 from latpix.errors import LatpixError, UsageError
 
-COMMANDS = ("demo", "upscale", "encode", "decode", "checkpoints", "doctor", "verify")  # in the order of --help
+# In the order of --help.
+COMMANDS = ("demo", "upscale", "encode", "decode", "generate", "caption", "checkpoints", "doctor", "verify")
 MISUSED, INTERRUPTED = 2, 130
 
 

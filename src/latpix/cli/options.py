@@ -120,6 +120,16 @@ codec = click.option(
     "--vae", "codec", default="flux2-lite", show_default=True, metavar="NAME|FILE", help="The codec that encodes."
 )
 space = click.option("--space", metavar="NAME", help="The latent space of files that do not say it, e.g. flux2.")
+embedded_caption = stacked(
+    click.option(
+        "--caption-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Embeddings that `latpix caption` made; no text encoder is needed.",
+    ),
+    click.option("--no-caption", is_flag=True, help="Paint from the latent alone, with the null caption."),
+    click.option("--caption-model", metavar="HUB|DIR", help="Other weights of the text encoder."),
+)
 caption = click.option("--caption", metavar="TEXT", help="What the pictures show (flux2-tiny does not read it).")
 seed = click.option("--seed", type=int, metavar="N", help="Of every item, unless the manifest says otherwise.")
 device = click.option("--device", default="auto", metavar="auto|cpu|cuda[:i]|mps|xpu", help="Where to compute.")
@@ -135,6 +145,7 @@ existing = click.option(
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be made; make nothing.")
 painting = stacked(
     caption,
+    embedded_caption,
     seed,
     click.option("--steps", type=int, metavar="N", help="Fewer are quicker and smoother; 1 to 4 for most."),
     click.option("--scale", type=float, metavar="X", help="Output side / native side, if not the checkpoint's own."),

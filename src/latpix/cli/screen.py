@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from latpix.batching.generate import Generation
     from latpix.batching.inputs import Failure
     from latpix.batching.outputs import Result, Work
-    from latpix.batching.paint import OnStep
 
 FAILED, SOME_FAILED = 1, 3
 
@@ -46,7 +46,11 @@ class Screen:
         click.echo(json.dumps(value))
 
     def follow(
-        self, work: "Work", start: Callable[["OnStep"], "Iterator[Result | Failure]"], *, dry_run: bool = False
+        self,
+        work: "Work | Generation",
+        start: Callable[[Callable[..., None]], "Iterator[Result | Failure]"],
+        *,
+        dry_run: bool = False,
     ) -> int:
         """Start the work, show each row as it comes, and give the exit code."""
         from latpix.batching.inputs import Failure
@@ -87,7 +91,7 @@ class Screen:
             self.document({"input": row.input, "error": kind, "message": str(row.error)})
         self.error(("" if alone else f"{row.input}: ") + f"{kind}: {row.error}", row.error)
 
-    def _sum_up(self, work: "Work", made: int, failures: "list[Failure]", seconds: float) -> None:
+    def _sum_up(self, work: "Work | Generation", made: int, failures: "list[Failure]", seconds: float) -> None:
         if made > 1:
             self.note(f"{made} files in {seconds:.1f} s, {seconds / made:.1f} s each")
         if work.skipped:
@@ -112,9 +116,9 @@ class _Bar:
         self.task = self.progress.add_task("", total=total)
         self.done = 0
 
-    def step(self, step: int, steps: int) -> None:
+    def step(self, step: int, steps: int, what: str = "step") -> None:
         """A step of the output at hand is done."""
-        self.progress.update(self.task, description=f"step {step}/{steps}")
+        self.progress.update(self.task, description=f"{what} {step}/{steps}")
 
     def advance(self) -> None:
         """An output is done."""
@@ -134,7 +138,7 @@ class _NoBar:
 
     aside = nullcontext
 
-    def step(self, step: int, steps: int) -> None:
+    def step(self, step: int, steps: int, what: str = "step") -> None:
         """Show nothing."""
 
     def advance(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from latpix.cli import options
-from latpix.cli.jobs import found_inputs, load_decoder, note_caption, painting_of
+from latpix.cli.jobs import embed_captions, found_inputs, load_decoder, painting_of
 from latpix.cli.screen import Screen
 
 
@@ -57,7 +57,7 @@ def upscale(
     from latpix.batching.outputs import plan_work
     from latpix.distributed import ranks_of_torchrun
 
-    ranks = ranks_of_torchrun()
+    ranks, asked = ranks_of_torchrun(), painting_of(painting)
     work = plan_work(
         found_inputs(pictures, manifest, "picture"),
         out,
@@ -69,8 +69,10 @@ def upscale(
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
-    decoder = load_decoder(screen, checkpoint or "flux2-tiny", ranks.device(device), dtype, like)
-    note_caption(screen, decoder, painting["caption"])
+    name, where = checkpoint or "flux2-tiny", ranks.device(device)
+    if not dry_run:
+        asked = embed_captions(screen, asked, work, name, like, where)
+    decoder = load_decoder(screen, name, where, dtype, like)
     encoder = Codec.load(codec, device=decoder.device, dtype=decoder.dtype)
     return screen.follow(
         work,
@@ -78,7 +80,7 @@ def upscale(
             work,
             decoder=decoder,
             codec=encoder,
-            painting=painting_of(painting),
+            painting=asked,
             batch=batch,
             overwrite=bool(replace),
             dry_run=dry_run,

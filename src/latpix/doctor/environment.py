@@ -12,7 +12,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from latpix import __version__, resources
-from latpix.checkpoints.load import home
 from latpix.devices import pick_dtype
 
 EXTRAS = {  # what each extra brings, by the name that Python imports
@@ -42,7 +41,7 @@ def environment() -> dict[str, Any]:
         "device_facts": {device: device_facts(torch.device(device)) for device in devices},
         "extras": {name: all(find_spec(library) for library in libraries) for name, libraries in EXTRAS.items()},
         "weights": {name: resources.weight(name).is_file() for name in WEIGHTS},
-        "home": str(home()),
+        "home": str(resources.home()),
         "hub_offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
     }
 

@@ -11,57 +11,27 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from latpix.doctor.rows import GoldenRow, error_in_tolerances
+from latpix.doctor import goldens_captions
+from latpix.doctor.family import Case, Golden, Tensors, close, exact, skip
+from latpix.doctor.rows import GoldenRow
 from latpix.files.picture_files import read_picture
 from latpix.latents.noising import edm_to_vp, noise_latent
 from latpix.latents.normalize import Statistics, denormalize, normalize
 from latpix.latents.packing import pack, patchify, unpack
-from latpix.latents.spaces import LATENT_SPACES, LatentSpace, NoisingRule
+from latpix.latents.spaces import LatentSpace, NoisingRule
 
-SPACES = {"flux": "flux1", "qwenimage": "qwen"}  # the goldens' words, where ours differ
 ARITHMETIC, BATCH_NORM = 1e-6, 2e-6  # from the goldens' README; absolute and relative. What only moves values is exact.
 # Recomputed by parts of the package that are yet to come: the vision encoders' input, SDXL's schedule.
 LATER = ("encoder_input", "sigmas", "timesteps")
-
-Tensors = dict[str, Tensor]
-Case = tuple[str, float]  # its name within the family; its error in units of its tolerance
-
-
-@dataclass(frozen=True)
-class Golden:
-    """The files of one family."""
-
-    folder: Path
-    name: str
-    description: dict[str, Any]
-    tensors: Tensors
-
-    def groups(self) -> dict[str, Tensors]:
-        """Tensors by the first part of their names; those without a second part are nobody's."""
-        found: dict[str, Tensors] = {}
-        for name, tensor in sorted(self.tensors.items()):
-            group, dot, rest = name.partition(".")
-            if dot:
-                found.setdefault(group, {})[rest] = tensor
-        return found
-
-    def spaces(self) -> Iterator[tuple[str, LatentSpace, Tensors]]:
-        """The groups that are latent spaces of ours; others get a line on stderr."""
-        for group, tensors in self.groups().items():
-            space = LATENT_SPACES.get(SPACES.get(group, group))
-            if space is None:
-                skip(self.folder / f"{self.name}: {group}", "a latent space that is not known here")
-            else:
-                yield group, space, tensors
 
 
 def run(folder: Path, device: torch.device | str = "cpu") -> Iterator[GoldenRow]:
@@ -82,11 +52,6 @@ def run(folder: Path, device: torch.device | str = "cpu") -> Iterator[GoldenRow]
         later = [key for key in sorted(golden.tensors) if key.endswith(LATER)]
         if later:
             skip(path, f"{', '.join(later)} not recomputed")
-
-
-def skip(what: Path, why: str) -> None:
-    """Say what is not recomputed."""
-    print(f"skipped {what}: {why}", file=sys.stderr)
 
 
 def run_normalization(golden: Golden) -> Iterator[Case]:
@@ -173,20 +138,11 @@ def on_grid(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b c g g"]:
     return cells
 
 
-def close(actual: Tensor, expected: Tensor, tolerance: float) -> float:
-    """The error where arithmetic may round differently."""
-    return error_in_tolerances(actual, expected, atol=tolerance, rtol=tolerance)
-
-
-def exact(actual: Tensor, expected: Tensor) -> float:
-    """The error where values only move."""
-    return error_in_tolerances(actual, expected, atol=0)
-
-
 RUNNERS: dict[str, Callable[[Golden], Iterator[Case]]] = {
     "normalization": run_normalization,
     "packing": run_packing,
     "sdxl_frame": run_sdxl_frame,
     "noising": run_noising,
     "images": run_images,
+    "captions": goldens_captions.run,
 }

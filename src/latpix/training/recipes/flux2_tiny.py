@@ -1,6 +1,6 @@
 """Train the first flux2-tiny: a one-stage recipe that paints detail on top of flux2-lite's decode.
 
-    python -m latpix.training.recipes.flux2_tiny --assets DIR [--photos DIR] -o RUN [--minutes N]
+    python -m latpix.training.recipes.flux2_tiny --assets DIR [--photos DIR] [--start FILE] -o RUN [--minutes N]
 
 Two noises, one latent:  x0_1, x0_2 = network(x_t, 1000 t, latent)
     loss = 2 |x0 - x|  +  |mean16(x0 - x)|  +  energy score in fine detail  +  w_f features  +  w_t texture
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from latpix.backbones.codec import Codec
 from latpix.backbones.taef2 import Taef2
-from latpix.checkpoints.load import save
+from latpix.checkpoints.load import load, save
 from latpix.checkpoints.registry import find
 from latpix.devices import pick_device
 from latpix.efficientnet import EfficientNetLite
@@ -210,8 +210,8 @@ def pictures(photographs: list[Photograph]) -> list[Tensor]:
     return found
 
 
-def train(assets: Path, packages: Path | None, run: Path, settings: Config) -> None:
-    """Run, or go on with, a training; told in order."""
+def train(assets: Path, packages: Path | None, run: Path, settings: Config, *, start_from: Path | None = None) -> None:
+    """Run, or go on with, a training; told in order. ``start_from``: weights to begin with, instead of fresh ones."""
     # 1. what a run has
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(asdict(settings), indent=2))
@@ -223,6 +223,8 @@ def train(assets: Path, packages: Path | None, run: Path, settings: Config) -> N
     photographs = training_photographs(assets, packages)
     store = PairStore(pictures(photographs), Taef2.load(assets / "taef2"), codec, side=settings.side)
     network = Denoiser(row.network).to(device)
+    if start_from is not None:
+        network.load_state_dict(load(start_from).network.state_dict())
     average = copy.deepcopy(network).requires_grad_(False)
     eyes = EfficientNetLite.load("lite1").to(device, torch.bfloat16)
     optimizers = build_optimizers(network, settings)
@@ -272,12 +274,18 @@ def train(assets: Path, packages: Path | None, run: Path, settings: Config) -> N
             state |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers], "step": step, "spent": spent}
             torch.save(state, run / "state.part")
             (run / "state.part").replace(state_path)
-            save(average, row, run / "flux2-tiny.safetensors", dtype=torch.bfloat16, source=source(photographs, step))
+            save(
+                average,
+                row,
+                run / "flux2-tiny.safetensors",
+                dtype=torch.bfloat16,
+                source=source(photographs, codec, step),
+            )
 
 
-def source(photographs: list[Photograph], steps: int) -> str:
+def source(photographs: list[Photograph], codec: Codec, steps: int) -> str:
     """What the weights were made from, for the file's metadata."""
-    made_by = f"latpix.training.recipes.flux2_tiny, {steps} steps"
+    made_by = f"latpix.training.recipes.flux2_tiny, {steps} steps over flux2-lite {codec.sha256[:12]}"
     return f"{made_by}; latents of TAEF2 (MIT) and flux2-lite from photographs: {sources(photographs)}"
 
 
@@ -286,11 +294,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train flux2-tiny.")
     parser.add_argument("--assets", type=Path, required=True, help="folder with photos/ and taef2/")
     parser.add_argument("--photos", type=Path, help="folder with the two unpacked Debian packages")
+    parser.add_argument("--start", type=Path, help="weights to begin with, instead of fresh ones")
     parser.add_argument("-o", "--output", type=Path, required=True, help="run folder; an existing run goes on")
     parser.add_argument("--minutes", type=float, default=config().minutes, help="encoding at the start apart")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    train(arguments.assets, arguments.photos, arguments.output, Config(minutes=arguments.minutes))
+    settings = Config(minutes=arguments.minutes)
+    train(arguments.assets, arguments.photos, arguments.output, settings, start_from=arguments.start)
 
 
 if __name__ == "__main__":
