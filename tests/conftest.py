@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's library reads it once, when it is imported
 install_import_hook("latpix", "shape_checks.check")  # before anything below imports latpix
 
 # The same examples in every run, and no stopwatch: the machine may be busy with something else.
@@ -22,5 +23,4 @@ def _away_from_home(tmp_path_factory):
     """Weights and captions that a test stores stay in a folder of this run; the hub is not asked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATPIX_HOME", str(tmp_path_factory.mktemp("latpix-home")))
-        patch.setenv("HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "1"))
         yield

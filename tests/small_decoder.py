@@ -23,16 +23,17 @@ NETWORK = replace(
 )
 
 
-def write_space_checkpoint(path, space, *, caption_width=0):
-    """A checkpoint of v1.5's form that reads latents of a space, of its first row's scale; no words by default."""
+def write_space_checkpoint(path, space, *, caption_width=0, scale=None):
+    """A checkpoint of v1.5's form that reads latents of a space, by default of its first row's scale and no words."""
     row, latents = rows_that_read(space)[0], LATENT_SPACES[space]
+    scale = scale or row.scale
     network = replace(
         SMALL_V1_5,
         caption_width=caption_width,
         latent_channels=latents.channels,
         latent_downsample=latents.downsample,
-        patch_size=latents.downsample * row.scale // 2,
-        scale=row.scale,
+        patch_size=latents.downsample * scale // 2,
+        scale=scale,
         rope_reference=None,
         depth=1,
         pixel_depth=1,

@@ -62,8 +62,9 @@ def names(folder):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_goes_from_a_prompt_to_a_picture_four_times_larger(name, checkpoints, tmp_path):
     checkpoint = checkpoints[find_backbone(name).space]
-    (row,) = generator(tmp_path / "a", name, checkpoint, prompts=("a cat",)).run()
-    stem = "0000_a-cat_step2"
+    step = 3 if name.startswith(("flux2", "zimage")) else 2  # those are still too noisy at the half of four steps
+    (row,) = generator(tmp_path / "a", name, checkpoint, prompts=("a cat",), stops=(step,)).run()
+    stem = f"0000_a-cat_step{step}"
     suffixes = (".png", ".safetensors", "_native.png", "_pair.png")
     assert names(tmp_path / "a") == sorted([*(stem + suffix for suffix in suffixes), "results.jsonl"])
     assert read_picture(row.output).shape == (1, 3, 4 * HEIGHT, 4 * WIDTH)
@@ -71,8 +72,8 @@ def test_every_backbone_goes_from_a_prompt_to_a_picture_four_times_larger(name, 
     latent = read_latent(tmp_path / "a" / f"{stem}.safetensors")
     assert (latent.caption, latent.seed, latent.native_height) == ("a cat", 3, HEIGHT)
     assert 0 < latent.latent_sigma < 1
-    list(generator(tmp_path / "b", name, checkpoint, prompts=("a cat",)).run())
-    assert (tmp_path / "b" / f"{stem}.png").read_bytes() == row.output.read_bytes() or same(row.output, tmp_path / "b")
+    list(generator(tmp_path / "b", name, checkpoint, prompts=("a cat",), stops=(step,)).run())
+    assert same(row.output, tmp_path / "b")
 
 
 def same(picture, folder):
@@ -187,7 +188,7 @@ def test_a_dry_run_says_what_it_would_load_and_makes_nothing(saved, checkpoints,
         (["--backbone", "fluks"], 2, "there are flux, flux2"),
         (["--backbone", "flux"], 1, "name a --checkpoint"),
         (["--backbone", "flux", "--checkpoint", "sd3-2k"], 1, "Take one of flux1-2k"),
-        (["--backbone", "dinov2", "--class-id", "1"], 1, "package of its own"),
+        (["--backbone", "dinov2", "--class-id", "1"], 2, "package of its own"),
         (["--backbone", "flux2", "--size", "1000x1000"], 1, "nearest that works is 1024x1024"),
         (["--backbone", "flux2", "--stop-at", "51"], 1, "50"),
         (["--backbone", "flux2", "--stop-at", "2"], 1, "0.8"),

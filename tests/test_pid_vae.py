@@ -1,19 +1,24 @@
 """A pipeline's VAE that paints, and raw pipeline output decoded: with real tiny VAEs of every diffusers space."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 from made_pictures import dead_leaves
 from small_decoder import write_checkpoint, write_space_checkpoint
 from tiny_models import tiny_pipeline
 from tiny_vaes import tiny_vae
 
-from latpix import Decoder, PidVAE, decode_latents
+from latpix import Codec, Decoder, PidVAE, decode_latents, read_picture
 from latpix.backbones.registry import find_backbone
-from latpix.backbones.vae import Vae
+from latpix.backbones.vae import Vae, denormalize_with
 from latpix.errors import LatentError
+from latpix.evaluation.metrics.psnr import psnr
 from latpix.latents.packing import pack
 from latpix.latents.spaces import LATENT_SPACES
 
+ASSETS = Path(__file__).parent / "assets"
 SPACES = ("flux1", "sd3", "sdxl", "qwen", "flux2")
 
 
@@ -166,6 +171,17 @@ def test_every_pipeline_returns_pictures_four_times_larger(name, checkpoints):
     assert (pictures != paint(pipe)).any()
     pipe.vae = pipe.vae.wrapped
     assert (paint(pipe) == native).all()
+
+
+def test_a_photograph_in_the_vae_slot_of_flux2_comes_out_painted_by_the_shipped_decoder():
+    pipe = tiny_pipeline("flux2")
+    pixels = read_picture(ASSETS / "astronaut.jpg")[:, :, 64:192, 160:288]
+    latent = Codec.load("flux2-lite", device="cpu").encode(pixels)
+    raw = denormalize_with(latent, pipe.vae, LATENT_SPACES["flux2"])
+    pipe.vae = PidVAE.load("flux2-tiny", vae=pipe.vae, steps=1)
+    (painted,) = pipe.vae.decode(raw, return_dict=False)
+    assert painted.shape == (1, 3, 512, 512)
+    assert psnr(F.avg_pool2d(painted, 4), pixels) > 18
 
 
 @pytest.mark.parametrize("first", ["offload", "painter"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from latpix.backbones.codec import Codec
+    from latpix.backbones.states import StopAt, run_until
     from latpix.decoder import Decoder
     from latpix.errors import LatpixError
     from latpix.files.latent_files import Latent, read_latent, save_latent
@@ -27,10 +28,12 @@ __all__ = [
     "Latent",
     "LatpixError",
     "PidVAE",
+    "StopAt",
     "__version__",
     "decode_latents",
     "read_latent",
     "read_picture",
+    "run_until",
     "save_latent",
     "save_picture",
 ]
@@ -41,9 +44,11 @@ _HOMES = {
     "Latent": "latpix.files.latent_files",
     "LatpixError": "latpix.errors",
     "PidVAE": "latpix.pid_vae",
+    "StopAt": "latpix.backbones.states",
     "decode_latents": "latpix.pid_vae",
     "read_latent": "latpix.files.latent_files",
     "read_picture": "latpix.files.picture_files",
+    "run_until": "latpix.backbones.states",
     "save_latent": "latpix.files.latent_files",
     "save_picture": "latpix.files.picture_files",
 }

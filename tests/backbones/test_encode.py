@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -83,6 +84,43 @@ def test_without_the_hub_one_is_told_what_to_bring(space):
         load_codec(space, **CPU)
     assert "By hand: `hf download" in str(refusal.value)
     assert "--vae DIR" in str(refusal.value) or "--model DIR" in str(refusal.value)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Puts a folder where the hub's library keeps a repository that it has downloaded."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(repository, folder, inside=""):
+        home = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        shutil.copytree(folder, home / "snapshots" / ("0" * 40) / inside)
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text("0" * 40)
+
+    return put
+
+
+def test_the_default_is_the_vae_in_the_repository_of_the_backbones_pipeline(cached, folders):
+    cached("black-forest-labs/FLUX.1-dev", folders / "flux1", "vae")
+    assert torch.equal(load_codec("flux1", **CPU).encode(PICTURE), Vae.of(tiny_vae("flux1"), "flux1").encode(PICTURE))
+
+
+def test_a_hub_id_may_be_a_vaes_own(cached, folders):
+    cached("somebody/sdxl-vae-fix", folders / "sdxl")
+    codec = load_codec("sdxl", vae="somebody/sdxl-vae-fix", **CPU)
+    assert torch.equal(codec.encode(PICTURE), Vae.of(tiny_vae("sdxl"), "sdxl").encode(PICTURE))
+    with pytest.raises(
+        CheckpointError, match='"somebody/sdxl-vae-fix" holds AutoencoderKL; expected AutoencoderKLFlux2'
+    ):
+        load_codec("flux2", vae="somebody/sdxl-vae-fix", **CPU)
+
+
+def test_a_raes_parts_come_from_their_repositories(cached, tmp_path):
+    row = LATENT_SPACES["dinov2"]
+    cached("facebook/dinov2-with-registers-base", write_encoder(tmp_path / "encoder", row))
+    cached("nvidia/PiD", write_rae_files(tmp_path / "files", row), "checkpoints")
+    codec = load_codec("dinov2", **CPU)
+    assert codec.decode(codec.encode(PICTURE)).shape == (1, 3, 512, 512)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ class Vae:
 
     def peak_bytes(self, height: int, width: int, *, decodes: bool = False) -> int:
         """About how much memory a whole picture takes: on a CPU of the process, else of the allocator."""
+        height, width = (side + -side % self.downsample for side in (height, width))
         weights = sum(tensor.numel() * tensor.element_size() for tensor in self.module.state_dict().values())
         config = self.module.config
         narrow = config.get("base_dim") or config.get("block_out_channels")[0]

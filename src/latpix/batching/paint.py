@@ -288,10 +288,12 @@ class Painter:
     def _cells(self, job: Job) -> tuple[int, int]:
         """Height and width of a job's latent."""
         height, width = job.measure.shape[-2:]
+        space = self.decoder.space
         if job.measure.space is not None:
             return height, width
-        downsample = self.decoder.space.downsample
-        return -(-height // downsample), -(-width // downsample)
+        if space.fixed_size is not None:
+            return space.fixed_size, space.fixed_size
+        return -(-height // space.downsample), -(-width // space.downsample)
 
     def _plan(self, job: Job) -> Plan:
         h, w = self._cells(job)
@@ -310,8 +312,9 @@ class Painter:
             plan = self._plan(task.job)
         except LatpixError as error:
             return Failure(input=task.job.item.name, error=error)
-        downsample = self.decoder.space.downsample
-        native = task.job.measure.native or tuple(side * downsample for side in self._cells(task.job))
+        space, own = self.decoder.space, task.job.measure.native
+        whole = tuple(side * space.downsample for side in self._cells(task.job))
+        native = whole if own is None or space.fixed_size is not None else own
         scale = self.painting.scale or self.decoder.checkpoint.scale
         height, width = self.painting.size or (round(side * scale) for side in native)
         return Result(

@@ -13,7 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from latpix.backbones.codec import Codec
+from latpix.backbones.encode import load_codec
 from latpix.batching.captions import Captions, embed_captions
 from latpix.batching.paint import renoise
 from latpix.batching.run import encode_picture
@@ -44,7 +44,8 @@ def remake(
     path: str | Path,
     *,
     checkpoint: str | Path | None = None,
-    codec: str | Path | None = None,
+    vae: str | Path | None = None,
+    model: str | Path | None = None,
     like: str | None = None,
     space: str | None = None,
     device: str = "auto",
@@ -53,7 +54,8 @@ def remake(
 
     Args:
         path: one of our pictures.
-        checkpoint, codec: files of the weights, where they are not those of their names.
+        checkpoint: file of the weights, where they are not those of its name.
+        vae, model: of ``load_codec``, where the picture that it was made from was not encoded by its space's own.
         like: the registry row that a bare checkpoint file follows.
         space: of a latent file that does not say it.
         device: where to decode.
@@ -68,7 +70,7 @@ def remake(
         raise PictureError(f'"{path}" does not say its {", ".join(lacking)}: another version of latpix made it.')
     try:
         decoder = _decoder(story, checkpoint, like, device)
-        latent = _latent(story, path, codec, space, decoder)
+        latent = _latent(story, path, vae, model, space, decoder)
         captions = _captions(story, path, decoder)
         pixels = decoder.decode(
             latent,
@@ -93,7 +95,14 @@ def _decoder(story: dict[str, Any], checkpoint: str | Path | None, like: str | N
     return decoder
 
 
-def _latent(story: dict[str, Any], path: Path, codec: str | Path | None, space: str | None, decoder: Decoder) -> Latent:
+def _latent(
+    story: dict[str, Any],
+    path: Path,
+    vae: str | Path | None,
+    model: str | Path | None,
+    space: str | None,
+    decoder: Decoder,
+) -> Latent:
     """What the picture was decoded from."""
     source, sigma = story["source"], story["latent_sigma"]
     file = _find(source, path)
@@ -103,8 +112,17 @@ def _latent(story: dict[str, Any], path: Path, codec: str | Path | None, space: 
         if index >= len(latent.tensor):
             raise LatentError(f'"{file}" holds {len(latent.tensor)} latents; the picture was number {index}.')
         return replace(latent, tensor=latent.tensor[index : index + 1], latent_sigma=sigma)
-    encoder = Codec.load(codec or "flux2-lite", device=decoder.device, dtype=decoder.dtype)
-    _check_weights("the codec", encoder.sha256, story["encoder_sha256"])
+    # A limit that nothing fits into: cut into tiles, as then.
+    limit = 1 if story.get("encoder_tiled") else None
+    encoder = load_codec(
+        decoder.checkpoint.space,
+        vae=vae,
+        model=model,
+        device=decoder.device,
+        dtype=decoder.dtype,
+        memory_limit=limit,
+    )
+    _check_weights("the encoder", encoder.sha256, story["encoder_sha256"])
     return renoise(encode_picture(file, encoder), latent_sigma=sigma, seed=story["seed"])
 
 

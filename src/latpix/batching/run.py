@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from latpix.backbones.codec import Codec
+from latpix.backbones.encode import PictureCodec
 from latpix.batching.inputs import Failure
 from latpix.batching.outputs import Job, Output, Result, Work, make_folder
 from latpix.batching.paint import Loaded, OnStep, Painter, Painting
@@ -25,7 +25,7 @@ def upscale(
     work: Work,
     *,
     decoder: Decoder,
-    codec: Codec,
+    codec: PictureCodec | None,
     painting: Painting | None = None,
     batch: int = 1,
     overwrite: bool = False,
@@ -36,7 +36,7 @@ def upscale(
 
     Args:
         work: of ``plan_work``, reading pictures.
-        decoder, codec: of one latent space.
+        decoder, codec: of one latent space; a dry run needs no codec.
         painting: how to decode.
         batch: pictures decoded together.
         overwrite: replace outputs that are there.
@@ -47,12 +47,14 @@ def upscale(
         LatentError: the codec makes latents of another space than the decoder reads.
         OptionError: an option that the first of several inputs cannot be decoded with.
     """
-    check_codec(decoder, codec)
+    if codec is not None:
+        check_codec(decoder, codec)
 
     def load(job: Job) -> Loaded:
+        assert codec is not None
         path = job.item.path
         latent = encode_picture(path, codec)
-        origin = origin_of(path, "picture", codec=codec)
+        origin = origin_of(path, "picture", codec=codec, size=job.measure.shape[-2:])
         return Loaded(latent=latent, origin=origin, icc_profile=picture_info(path).icc_profile)
 
     painter = Painter(decoder, painting or Painting(), load, renoises=True, overwrite=overwrite, on_step=on_step)
@@ -88,7 +90,7 @@ def decode(
 def encode(
     work: Work,
     *,
-    codec: Codec,
+    codec: PictureCodec,
     caption: str | None = None,
     seed: int | None = None,
     overwrite: bool = False,
@@ -121,11 +123,12 @@ def encode(
             except LatpixError as error:
                 yield Failure(input=item.name, error=error)
             else:
-                yield _encoded(job, output, seed=its_seed, seconds=time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                yield _encoded(job, output, native_side=codec.native_side, seed=its_seed, seconds=seconds)
 
 
-def _encoded(job: Job, output: Output, *, seed: int | None, seconds: float) -> Result:
-    height, width = job.measure.shape[-2:]
+def _encoded(job: Job, output: Output, *, native_side: int | None, seed: int | None, seconds: float) -> Result:
+    height, width = job.measure.shape[-2:] if native_side is None else (native_side, native_side)
     return Result(
         input=job.item.name,
         output=output.path,
@@ -137,16 +140,16 @@ def _encoded(job: Job, output: Output, *, seed: int | None, seconds: float) -> R
     )
 
 
-def encode_picture(path: Path, codec: Codec) -> Latent:
-    """The latent of a picture file, which knows the picture's own size."""
+def encode_picture(path: Path, codec: PictureCodec) -> Latent:
+    """The latent of a picture file, which knows the picture's own size, or the one that it was stretched to."""
     pixels = read_picture(path)
-    height, width = pixels.shape[-2:]
+    height, width = pixels.shape[-2:] if codec.native_side is None else (codec.native_side, codec.native_side)
     # In the layout that a file has: another one rounds differently, and the bits should not depend on the detour.
     tensor = codec.encode(pixels).cpu().contiguous()
     return Latent(tensor=tensor, space=codec.space, native_height=height, native_width=width)
 
 
-def check_codec(decoder: Decoder, codec: Codec) -> None:
+def check_codec(decoder: Decoder, codec: PictureCodec) -> None:
     """Pictures can be encoded for this decoder.
 
     Raises:
@@ -155,6 +158,6 @@ def check_codec(decoder: Decoder, codec: Codec) -> None:
     row = decoder.checkpoint
     if codec.space != row.space:
         raise LatentError(
-            f'checkpoint "{row.name}" reads latents of space "{row.space}", but pictures can be encoded to '
-            f'"{codec.space}" only: encoders of other spaces are not part of this version.'
+            f'checkpoint "{row.name}" reads latents of space "{row.space}", but the codec encodes to '
+            f'"{codec.space}". Take load_codec("{row.space}"), or a checkpoint of "{codec.space}".'
         )

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latpix import __version__
-from latpix.backbones.codec import Codec
+from latpix.backbones.encode import PictureCodec
+from latpix.backbones.vae import Vae
 from latpix.batching.inputs import Kind
 from latpix.decoder import Decoder
 from latpix.files.latent_files import Latent
@@ -22,13 +24,22 @@ class Origin:
     sha256: str  # of the file
     kind: Kind
     codec_sha256: str | None = None  # of what encoded it, where it was a picture
+    codec_tiled: bool = False  # whether it was cut into tiles for that
 
 
-def origin_of(path: Path, kind: Kind, *, codec: Codec | None = None) -> Origin:
-    """Of a file that is there, and of the codec that encoded it."""
+def origin_of(
+    path: Path, kind: Kind, *, codec: PictureCodec | None = None, size: Sequence[int] | None = None
+) -> Origin:
+    """Of a file that is there, and of the codec that encoded it, as a picture of ``size`` (height, width)."""
     # A name in bytes that are no text is spelled so that it can be written down.
     name = os.fsencode(path).decode("utf-8", "replace")
-    return Origin(path=name, sha256=file_sha256(path), kind=kind, codec_sha256=codec.sha256 if codec else None)
+    return Origin(
+        path=name,
+        sha256=file_sha256(path),
+        kind=kind,
+        codec_sha256=codec.sha256 if codec else None,
+        codec_tiled=isinstance(codec, Vae) and size is not None and codec.tiles(*size),
+    )
 
 
 def file_sha256(path: Path) -> str:
@@ -82,5 +93,6 @@ def story_of(
         "device": decoder.device.type,
         "source": {"path": origin.path, "sha256": origin.sha256, "kind": origin.kind, "index": index},
         "encoder_sha256": origin.codec_sha256,
+        "encoder_tiled": origin.codec_tiled,
         "base_sha256": decoder.codec.sha256 if decoder.codec else None,  # of the codec whose decode it adds detail to
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from latpix.cli import options
-from latpix.cli.jobs import check_space, found_inputs
+from latpix.cli.jobs import encoder_for, found_inputs
 from latpix.cli.screen import Screen
 
 
@@ -15,6 +15,7 @@ from latpix.cli.screen import Screen
 @options.manifest
 @click.option("--space", default="flux2", show_default=True, metavar="NAME", help="The latent space to encode to.")
 @options.codec
+@options.memory_limit
 @options.caption
 @options.seed
 @options.device
@@ -30,7 +31,9 @@ def encode(
     out: Path,
     manifest: Path | None,
     space: str,
-    codec: str,
+    vae: str | None,
+    model: str | None,
+    memory_limit: str | None,
     caption: str | None,
     seed: int | None,
     device: str,
@@ -45,13 +48,14 @@ def encode(
     \b
     latpix encode photo.jpg -o photo.safetensors --space flux2
     latpix encode holiday/ -o latents
+    latpix encode photo.jpg -o latents --space flux1 --vae ae.safetensors
     """
-    check_space(space)
-    from latpix import Codec
     from latpix.batching import run
     from latpix.batching.outputs import plan_work
     from latpix.distributed import ranks_of_torchrun
+    from latpix.latents.spaces import find_space
 
+    find_space(space)
     ranks = ranks_of_torchrun()
     work = plan_work(
         found_inputs(pictures, manifest, "picture"),
@@ -63,7 +67,16 @@ def encode(
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
-    encoder = Codec.load(codec, device=ranks.device(device), dtype=dtype)
+    encoder = encoder_for(
+        screen,
+        space,
+        work,
+        vae=vae,
+        model=model,
+        device=ranks.device(device),
+        dtype=dtype,
+        memory_limit=memory_limit,
+    )
     return screen.follow(
         work,
         lambda _on_step: run.encode(

@@ -98,7 +98,7 @@ def generate(
     decodes = None if name is None else _row_of(name, like, row)
     height, width = native_size(row, decodes, painting["size"], painting["scale"])
     highest = 1.0 if decodes is None else decodes.sampling.max_latent_sigma
-    check_stops(row, stops, steps=steps, height=height, width=width, max_latent_sigma=highest)
+    check_stops(row, stops, steps=steps, height=height, width=width, max_latent_sigma=highest, model=model)
     work = plan_generation(
         find_prompts(texts, prompts, manifest),
         out,
@@ -142,16 +142,15 @@ def _generator(row: "Backbone", class_ids: tuple[int, ...]) -> "Source":
     """How the backbone generates.
 
     Raises:
-        OptionError: it does so outside diffusers, or from no classes.
+        UsageError: it does so outside diffusers.
+        OptionError: it knows no classes.
     """
-    if row.generator is None:
-        raise OptionError(
-            f'"{row.name}" generates in a package of its own, not in diffusers: save its latents with '
-            "latpix.save_latent, then run `latpix decode`. docs/guide/rae.md shows how."
-        )
+    from latpix.backbones.generate import generator_of
+
+    found = generator_of(row)
     if class_ids:
         raise OptionError(f'"{row.name}" generates from text, not from classes; give --prompt instead of --class-id.')
-    return row.generator
+    return found
 
 
 def _row_of(name: str, like: str | None, backbone: "Backbone") -> "Checkpoint":

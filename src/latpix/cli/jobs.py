@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latpix.cli.screen import Screen
-from latpix.errors import CheckpointError, LatentError, UsageError
+from latpix.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    from latpix.backbones.encode import PictureCodec
     from latpix.batching.inputs import Failure, Item, Kind
     from latpix.batching.outputs import Work
     from latpix.batching.paint import Painting
@@ -106,19 +107,47 @@ def embed_captions(
     return painting
 
 
-def check_space(space: str) -> None:
-    """Pictures can be encoded to this space.
+def encoder_for(
+    screen: Screen,
+    space: str,
+    work: "Work",
+    *,
+    vae: str | None,
+    model: str | None,
+    device: str,
+    dtype: str,
+    memory_limit: str | None = None,
+) -> "PictureCodec":
+    """What encodes pictures to a space, with a word on what was loaded, and on pictures that it will stretch."""
+    from latpix.backbones.encode import load_codec
+    from latpix.batching.outputs import Job
+
+    start = time.perf_counter()
+    codec = load_codec(space, vae=vae, model=model, device=device, dtype=dtype, memory_limit=memory_limit)
+    screen.note(f'encoder of space "{space}" loaded in {time.perf_counter() - start:.1f} s', level=1)
+    shapes = {job.measure.shape[-2:] for job in work.jobs if isinstance(job, Job)}
+    stretched = any(height != width for height, width in shapes)
+    if codec.native_side is not None and stretched:
+        side = codec.native_side
+        screen.note(
+            f'the encoder of space "{space}" sees squares only: pictures are stretched to {side}x{side}, and come out '
+            "square."
+        )
+    return codec
+
+
+def encoder_of_checkpoint(
+    screen: Screen, checkpoint: str, like: str | None, work: "Work", **given: Any
+) -> "PictureCodec | None":
+    """What encodes pictures for a checkpoint, loaded before it; None where loading the checkpoint itself will fail.
 
     Raises:
-        LatentError: they cannot.
+        CheckpointError: no such checkpoint, or no such encoder.
     """
-    from latpix.backbones.codec import Codec
-    from latpix.latents.spaces import LATENT_SPACES
+    from latpix.checkpoints.load import peek, stored
+    from latpix.checkpoints.registry import CHECKPOINTS
 
-    if space not in LATENT_SPACES:
-        raise LatentError(f'latent space "{space}" is unknown; spaces are {", ".join(LATENT_SPACES)}.')
-    if space != Codec.space:
-        raise LatentError(
-            f'pictures cannot be encoded to space "{space}": encoders of other backbones than flux2-lite ("flux2") are '
-            "not part of this version."
-        )
+    row = peek(checkpoint, like=like)
+    if not row.space or (checkpoint in CHECKPOINTS and not stored(row).is_file()):
+        return None
+    return encoder_for(screen, row.space, work, **given)

@@ -116,8 +116,9 @@ checkpoint = stacked(
     click.option("--checkpoint", metavar="NAME|FILE", help="See `latpix checkpoints list`. [default: flux2-tiny]"),
     like,
 )
-codec = click.option(
-    "--vae", "codec", default="flux2-lite", show_default=True, metavar="NAME|FILE", help="The codec that encodes."
+codec = stacked(
+    click.option("--vae", metavar="HUB|PATH", help="The VAE that encodes, or flux2-lite; of a RAE upstream's files."),
+    click.option("--model", metavar="HUB|DIR", help="The pipeline with that VAE; of a RAE its vision encoder."),
 )
 space = click.option("--space", metavar="NAME", help="The latent space of files that do not say it, e.g. flux2.")
 embedded_caption = stacked(
@@ -143,6 +144,9 @@ existing = click.option(
     "--overwrite/--skip-existing", "replace", default=None, help="What to do with outputs that exist."
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be made; make nothing.")
+memory_limit = click.option(
+    "--memory-limit", metavar="6GiB", help="A job that does not fit is cut into tiles, or refused."
+)
 painting = stacked(
     caption,
     embedded_caption,
@@ -159,7 +163,7 @@ painting = stacked(
         metavar="auto|off|N",
         help="Side of the tiles that a large job is cut into.",
     ),
-    click.option("--memory-limit", metavar="6GiB", help="A job that does not fit is cut into tiles, or refused."),
+    memory_limit,
     click.option(
         "--batch",
         type=click.IntRange(min=1),

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from latpix.cli import options
-from latpix.cli.jobs import embed_captions, found_inputs, load_decoder, painting_of
+from latpix.cli.jobs import embed_captions, encoder_of_checkpoint, found_inputs, load_decoder, painting_of
 from latpix.cli.screen import Screen
 
 
@@ -33,7 +33,8 @@ def upscale(
     manifest: Path | None,
     checkpoint: str | None,
     like: str | None,
-    codec: str,
+    vae: str | None,
+    model: str | None,
     latent_sigmas: tuple[float, ...] | None,
     device: str,
     dtype: str,
@@ -45,14 +46,16 @@ def upscale(
 ) -> int:
     """Enlarge PICTUREs (files, folders or globs): encode each to a latent, then decode that four times larger.
 
-    With --latent-sigma the latent is noised first, which gives the decoder more freedom.
+    What encodes follows from the checkpoint's latent space: flux2-lite for flux2, the backbone's own VAE or vision
+    encoder for others (--vae, --model). With --latent-sigma the latent is noised first, which gives the decoder more
+    freedom.
 
     \b
     latpix upscale photo.jpg -o photo-4x.png
     latpix upscale holiday/ -o enlarged --skip-existing
     latpix upscale photo.jpg -o enlarged --latent-sigma 0,0.2,0.4
+    latpix upscale photo.jpg -o enlarged --checkpoint flux1-2k --vae ae.safetensors
     """
-    from latpix import Codec
     from latpix.batching import run
     from latpix.batching.outputs import plan_work
     from latpix.distributed import ranks_of_torchrun
@@ -70,10 +73,21 @@ def upscale(
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
     name, where = checkpoint or "flux2-tiny", ranks.device(device)
+    encoder = None
     if not dry_run:
+        encoder = encoder_of_checkpoint(
+            screen,
+            name,
+            like,
+            work,
+            vae=vae,
+            model=model,
+            device=where,
+            dtype=dtype,
+            memory_limit=painting["memory_limit"],
+        )
         asked = embed_captions(screen, asked, work, name, like, where)
     decoder = load_decoder(screen, name, where, dtype, like)
-    encoder = Codec.load(codec, device=decoder.device, dtype=decoder.dtype)
     return screen.follow(
         work,
         lambda on_step: run.upscale(

@@ -23,7 +23,8 @@ def verify(
     picture: Path,
     checkpoint: str | None,
     like: str | None,
-    codec: str,
+    vae: str | None,
+    model: str | None,
     space: str | None,
     device: str,
 ) -> int:
@@ -33,7 +34,7 @@ def verify(
     """
     from latpix.batching.remake import remake
 
-    made = remake(picture, checkpoint=checkpoint, codec=codec, like=like, space=space, device=device)
+    made = remake(picture, checkpoint=checkpoint, vae=vae, model=model, like=like, space=space, device=device)
     if screen.json:
         screen.document({**made.story, **{key: value for key, value in vars(made).items() if key != "story"}})
     else:
