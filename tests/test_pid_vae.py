@@ -13,7 +13,7 @@ from tiny_vaes import tiny_vae
 from latpix import Codec, Decoder, PidVAE, decode_latents, read_picture
 from latpix.backbones.registry import find_backbone
 from latpix.backbones.vae import Vae, denormalize_with
-from latpix.errors import LatentError
+from latpix.errors import DownloadError, LatentError
 from latpix.evaluation.metrics.psnr import psnr
 from latpix.latents.packing import pack
 from latpix.latents.spaces import LATENT_SPACES
@@ -197,3 +197,21 @@ def test_a_pipeline_that_offloads_paints_the_same(first, checkpoints):
     for _ in range(2):  # the hooks are removed and set again after every call
         assert (paint(pipe, num_images_per_prompt=2) == expected).all()
     assert not hasattr(pipe.vae.wrapped, "_hf_hook")
+
+
+def test_captions_reach_a_decoder_that_reads_them_and_may_change_between_calls(tmp_path):
+    path = write_space_checkpoint(tmp_path / "reads.safetensors", "sd3", caption_width=12)
+    words = torch.randn(2, 1, 6, 12, generator=torch.Generator().manual_seed(0))
+    painter = PidVAE.load(path, vae=tiny_vae("sd3"), caption=words[0], dtype="float32", steps=1)
+    raw, _ = raw_latent(painter.wrapped, "sd3")
+    first = painter.decode(raw).sample
+    painter.caption = words[1]
+    assert (painter.decode(raw).sample - first).abs().max() > 5e-4  # so small a network hardly reads
+    painter.caption = words[0]
+    assert torch.equal(painter.decode(raw).sample, first)
+
+
+def test_a_caption_that_cannot_be_embedded_is_said_before_the_pipeline_runs(tmp_path):
+    path = write_space_checkpoint(tmp_path / "reads.safetensors", "sd3", caption_width=12)
+    with pytest.raises(DownloadError, match="latpix caption"):
+        PidVAE.load(path, vae=tiny_vae("sd3"), caption="a cat")

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latpix.backbones.vae import normalize_with
+from latpix.captions.provide import as_states
 from latpix.checkpoints.registry import rows_that_read
 from latpix.decoder import Decoder
 from latpix.devices import pick_dtype
@@ -87,12 +88,15 @@ class PidVAE(nn.Module):
         Raises:
             CheckpointError: no such checkpoint.
             LatentError: the VAE's latents are of another space than the checkpoint reads.
+            CaptionError, DownloadError, MissingExtraError: the caption cannot be embedded.
         """
         module = vae.wrapped if isinstance(vae, PidVAE) else vae
         runs_on = getattr(getattr(module, "_hf_hook", None), "execution_device", None) or _device(module)
         picked = pick_dtype(dtype, torch.device(runs_on))
         decoder = Decoder.load(checkpoint, device=_device(module), dtype=picked, like=like)
         _check_pair(module, decoder)
+        if decoder.checkpoint.network.caption_width:  # into the cache now: after a run of the pipeline is late to fail
+            as_states(["" if caption is None else caption], model=options.get("caption_model"), device=decoder.device)
         return cls(module, decoder, caption=caption, latent_sigma=latent_sigma, seed=seed, **options)
 
     @torch.no_grad()

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from latpix.backbones.local import folder_bytes, is_here
+from latpix.backbones.local import MODEL, folder_bytes, is_here
 from latpix.backbones.registry import Backbone
+from latpix.captions.model_files import MODEL as CAPTIONS
+from latpix.captions.model_files import WEIGHT_BYTES
 from latpix.checkpoints.load import stored
 from latpix.checkpoints.registry import CHECKPOINTS, Checkpoint
 
@@ -32,15 +34,9 @@ def parts_of(backbone: Backbone, checkpoint: Checkpoint | None, *, model: str | 
     size = folder_bytes(name) if Path(name).is_dir() else backbone.generator.bytes
     parts = [Part(what="backbone", name=name, bytes=size, here=is_here(name))]
     if checkpoint is not None and checkpoint.network.caption_width:
-        parts.append(caption_part())
+        here = is_here(CAPTIONS, MODEL)  # a run whose captions are cached, or that has none, does not load it
+        parts.append(Part(what="caption encoder", name=CAPTIONS, bytes=WEIGHT_BYTES, here=here))
     if checkpoint is not None:
         here = checkpoint.name not in CHECKPOINTS or stored(checkpoint).is_file()
         parts.append(Part(what="checkpoint", name=checkpoint.name, bytes=2 * checkpoint.parameters, here=here))
     return parts
-
-
-def caption_part() -> Part:
-    """The encoder of captions; a run whose captions are cached, or that has none, does not load it."""
-    from latpix.captions.model_files import MODEL, WEIGHT_BYTES
-
-    return Part(what="caption encoder", name=MODEL, bytes=WEIGHT_BYTES, here=is_here(MODEL, "config.json"))

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from latpix.backbones.local import MODEL, is_here
 from latpix.backbones.registry import BACKBONES, Backbone
+from latpix.captions.model_files import MODEL as CAPTIONS
 from latpix.checkpoints.load import stored
 from latpix.checkpoints.registry import Checkpoint, rows_that_read
 
@@ -33,10 +34,11 @@ def _needs(row: Backbone) -> list[Need]:
         model = row.encoder.model
         needs.append(Need(what=f"encoder {model}", here=is_here(model, MODEL), mend=f"hf download {model}"))
     rows = [one for one in rows_that_read(row.space) if not one.withdrawn and one.sampling.kind == "student"]
-    if not any(stored(one).is_file() for one in rows):
-        needs.append(_checkpoint(rows[0]))
-    else:
-        needs += [_checkpoint(one) for one in rows if stored(one).is_file()]
+    rows = [one for one in rows if stored(one).is_file()] or rows[:1]
+    needs += [_checkpoint(one) for one in rows]
+    if any(one.network.caption_width for one in rows):
+        encoder = Need(what=f"captions {CAPTIONS}", here=is_here(CAPTIONS, MODEL), mend=f"hf download {CAPTIONS}")
+        needs.append(encoder)
     return needs
 
 
