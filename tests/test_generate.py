@@ -10,11 +10,12 @@ from tiny_models import save_pipeline, tiny_pipeline
 
 from latpix import Decoder, read_latent, read_picture
 from latpix.backbones.registry import find_backbone
-from latpix.batching.generate import Backbones, Generator, plan_generation
+from latpix.batching.generate import BackboneCall, GenerationRun
 from latpix.batching.inputs import Failure
 from latpix.batching.paint import Painting
 from latpix.batching.prompts import find_prompts
 from latpix.batching.results import read_results
+from latpix.batching.shots import plan_generation
 from latpix.checkpoints.load import peek
 from latpix.cli.main import run
 from latpix.distributed import Ranks
@@ -34,10 +35,10 @@ def generator(folder, name, checkpoint, *, prompts=("a cat", "a dog"), stops=(2,
     row = find_backbone(name)
     given = {key: options.pop(key) for key in ("existing", "ranks", "latents_only") if key in options}
     work = plan_generation(find_prompts(prompts), folder, stops=stops, steps=STEPS, **given)
-    asked = Backbones(
+    asked = BackboneCall(
         row=row, open=open_pipeline or (lambda: pipeline(name)), height=HEIGHT, width=WIDTH, steps=STEPS, seed=3
     )
-    return Generator(
+    return GenerationRun(
         work,
         asked,
         None if given.get("latents_only") else peek(checkpoint),

@@ -13,7 +13,7 @@ from tiny_vaes import tiny_vae
 from latpix import Codec, Decoder, PidVAE, decode_latents, read_picture
 from latpix.backbones.registry import find_backbone
 from latpix.backbones.vae import Vae, denormalize_with
-from latpix.errors import DownloadError, LatentError
+from latpix.errors import CheckpointError, DownloadError, LatentError
 from latpix.evaluation.metrics.psnr import psnr
 from latpix.latents.packing import pack
 from latpix.latents.spaces import LATENT_SPACES
@@ -108,9 +108,9 @@ def test_a_hook_that_offloads_is_called_before_the_work(checkpoints):
 
 
 def test_a_vae_of_another_space_is_refused_with_what_would_fit(checkpoints):
-    with pytest.raises(LatentError, match=r"scaling_factor 1.5305.*reads latents of space \"flux1\".*sd3-2k"):
+    with pytest.raises(CheckpointError, match=r"\"small-flux1\" does not fit.*1\.5305.*that fit it: sd3-2k"):
         PidVAE.load(checkpoints["flux1"], vae=tiny_vae("sd3"))
-    with pytest.raises(LatentError, match=r"qwen-2kto4k-v1\.5"):
+    with pytest.raises(CheckpointError, match=r"that fit it: qwen-2kto4k-v1\.5"):
         PidVAE.load(checkpoints["flux1"], vae=tiny_vae("qwen"))
 
 

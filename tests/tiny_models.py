@@ -320,6 +320,8 @@ def tokenizer(length, *, chat=False):
 
 
 def main(arguments):
+    if not arguments:
+        sys.exit(__doc__)
     folder, names = Path(arguments[0]), arguments[1:] or [row.name for row in BACKBONES.values() if row.generator]
     for name in names:
         print(save_pipeline(tiny_pipeline(name), folder / name))

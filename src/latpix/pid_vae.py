@@ -15,15 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latpix.backbones.vae import normalize_with
+from latpix.backbones.vae import Vae, normalize_with
 from latpix.captions.provide import as_states
 from latpix.checkpoints.registry import rows_that_read
 from latpix.decoder import Decoder
 from latpix.devices import pick_dtype
-from latpix.errors import LatentError
+from latpix.errors import CheckpointError, LatentError
 from latpix.files.latent_files import Latent
 from latpix.latents.packing import unpack
-from latpix.latents.spaces import LATENT_SPACES, Affine, LatentSpace, PerChannel, find_space
+from latpix.latents.spaces import LATENT_SPACES, find_space
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import DecoderOutput
@@ -86,8 +86,7 @@ class PidVAE(nn.Module):
             options: further arguments of ``Decoder.decode``.
 
         Raises:
-            CheckpointError: no such checkpoint.
-            LatentError: the VAE's latents are of another space than the checkpoint reads.
+            CheckpointError: no such checkpoint, or one that reads latents of another space than the VAE's.
             CaptionError, DownloadError, MissingExtraError: the caption cannot be embedded.
         """
         module = vae.wrapped if isinstance(vae, PidVAE) else vae
@@ -214,35 +213,23 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _check_pair(vae: nn.Module, decoder: Decoder) -> None:
-    """The VAE's latents are of the space that the checkpoint reads, as far as its configuration tells.
+    """The VAE's latents are of the space that the checkpoint reads, as far as its class and configuration tell.
 
     Raises:
-        LatentError: they are not; the message lists the checkpoints that read them.
+        CheckpointError: they are not; the message lists the checkpoints that read them.
     """
-    found = spaces_of(vae)
-    if decoder.space in found:
-        return
-    config: Any = vae.config
-    channels = config.get("latent_channels", config.get("z_dim"))
-    what = f"{type(vae).__name__} with {channels} latent channels and scaling_factor {config.get('scaling_factor')}"
-    fitting = [row.name for space in found for row in rows_that_read(space.name)]
-    advice = f"Checkpoints that fit it: {', '.join(fitting)}." if fitting else "No checkpoint fits it."
-    raise LatentError(
-        f'the pipeline\'s VAE is {what}, but checkpoint "{decoder.checkpoint.name}" reads latents of space '
-        f'"{decoder.space.name}". {advice}'
-    )
+    row = decoder.checkpoint
+    try:
+        Vae.of(vae, row.space)
+    except CheckpointError as error:
+        fitting = [one.name for space in LATENT_SPACES if _is_of(vae, space) for one in rows_that_read(space)]
+        advice = f"Checkpoints that fit it: {', '.join(fitting)}." if fitting else "No checkpoint fits it."
+        raise CheckpointError(f'checkpoint "{row.name}" does not fit this pipeline\'s VAE: {error} {advice}') from error
 
 
-def spaces_of(vae: nn.Module) -> list[LatentSpace]:
-    """The latent spaces that a VAE's may be: one, if its configuration has a space's own numbers."""
-    config: Any = vae.config
-    channels, factor = config.get("latent_channels", config.get("z_dim")), config.get("scaling_factor")
-    found, exact = [], []
-    for space in LATENT_SPACES.values():
-        rule = space.normalization
-        there = {Affine: factor is not None, PerChannel: config.get("latents_std") is not None}
-        if space.raw_channels == channels and there.get(type(rule), hasattr(vae, "bn")):
-            found.append(space)
-            if isinstance(rule, Affine) and abs(factor / rule.scale - 1) < 1e-3:
-                exact.append(space)
-    return exact or found
+def _is_of(vae: nn.Module, space: str) -> bool:
+    try:
+        Vae.of(vae, space)
+    except CheckpointError:
+        return False
+    return True

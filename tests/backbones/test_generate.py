@@ -154,7 +154,7 @@ def test_a_size_that_is_not_made_names_the_nearest(height, width, nearest):
 def test_a_stop_that_leaves_too_much_noise_names_the_first_that_does_not():
     row = find_backbone("flux2")
     asked = {"steps": 50, "height": 1024, "width": 1024}
-    with pytest.raises(OptionError, match=r"after 20 of 50 steps .* clean enough is (\d+)") as error:
+    with pytest.raises(OptionError, match=r"after 20 of 50 steps, .* clean enough is (\d+)") as error:
         check_stops(row, [46, 20], **asked, max_latent_sigma=0.8)
     first = int(str(error.value).split("clean enough is ")[1].split()[0])
     check_stops(row, [first], **asked, max_latent_sigma=0.8)

@@ -3,6 +3,7 @@
 import json
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,20 @@ def test_the_shifts_are_those_of_diffusers(steps, side):
     assert mu["flux"] == pytest.approx(calculate_shift(n, 256, 4096, 0.5, 1.15))
     assert mu["qwenimage"] == mu["qwenimage-2512"] == pytest.approx(calculate_shift(n, 256, 8192, 0.5, 0.9))
     assert mu["sd3"] is mu["sdxl"] is mu["zimage"] is None
+
+
+def test_the_guide_has_every_stop_with_its_noise():
+    guide = (Path(__file__).parents[2] / "docs/guide/early-stop.md").read_text(encoding="utf-8")
+    lines = [line for line in guide.splitlines() if line.startswith("| ") and line[2:].split(" ")[0] in SETTINGS]
+    expected = []
+    for row in GENERATING:
+        steps = row.generator.steps
+        levels = [schedule(row, steps, height=side, width=side).latent_sigmas for side in (512, 1024)]
+        for stop in row.generator.stops:
+            saved, shown = f"{(steps - stop) / steps:.0%}", f"**{stop}**" if stop == row.generator.stop else str(stop)
+            sigmas = " | ".join(f"{level[stop]:.2f}" for level in levels)
+            expected.append(f"| {row.name} | {steps} | {shown} | {saved[:-1]} % | {sigmas} |")
+    assert lines == expected
 
 
 def test_sd3_shifts_by_size_if_its_scheduler_does():

@@ -71,9 +71,9 @@ class Vae:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
-        device: torch.device = next(self.module.parameters()).device
-        return device
+        """Where it computes: of a module that a pipeline offloads, where it is brought when it is called."""
+        brought = getattr(getattr(self.module, "_hf_hook", None), "execution_device", None)
+        return torch.device(next(self.module.parameters()).device if brought is None else brought)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -4,19 +4,12 @@
 
 Everything in between is a file: what was finished stays, and a later run goes on from there. So a picture is the same
 to the bit whether its latent was saved a minute or a month ago.
-
-| file in OUT                    | is                                                         |
-| ------------------------------ | ---------------------------------------------------------- |
-| ``<stem>_step24.safetensors``  | the latent after 24 steps; ``_final`` that after the last  |
-| ``<stem>_step24_native.png``   | the backbone's own decode of it                            |
-| ``<stem>_step24.png``          | ours                                                       |
-| ``<stem>_step24_pair.png``     | both, side by side, at our size                            |
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,16 +21,15 @@ from latpix.backbones.generate import generate_latents
 from latpix.backbones.registry import Backbone
 from latpix.backbones.vae import Vae
 from latpix.batching.inputs import Failure, Item, measure
-from latpix.batching.outputs import Existing, Job, Output, Result, Work, check_folder, check_new, make_folder
+from latpix.batching.outputs import Job, Output, Result, Work, make_folder
 from latpix.batching.paint import OnStep, Painting, with_captions
-from latpix.batching.prompts import Prompt
 from latpix.batching.results import add_result
 from latpix.batching.run import decode
+from latpix.batching.shots import Generation, Shot
 from latpix.checkpoints.registry import Checkpoint
 from latpix.decoder import Decoder
 from latpix.devices import free_memory
-from latpix.distributed import Ranks
-from latpix.errors import LatpixError, UsageError
+from latpix.errors import LatpixError
 from latpix.files.latent_files import save_latent
 from latpix.files.picture_files import read_picture, save_picture
 
@@ -45,97 +37,7 @@ GAP = 16  # pixels of white between two pictures side by side
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """One latent of one prompt, and the files that are made of it."""
-
-    prompt: Prompt
-    step: int  # steps done when it is taken
-    latent: Path
-    native: Path
-    picture: Path
-    pair: Path
-
-    def files(self, *, latents_only: bool) -> tuple[Path, ...]:
-        """What a run makes of it."""
-        return (self.latent,) if latents_only else (self.latent, self.native, self.picture, self.pair)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What one process has to generate; ``outputs``, ``skipped`` and ``inputs`` as of ``Work``."""
-
-    folder: Path
-    shots: list[list[Shot] | Failure]  # of each prompt
-    inputs: int
-    skipped: list[Path]
-    latents_only: bool
-    steps: int  # of a whole run of the backbone
-
-    @property
-    def outputs(self) -> int:
-        """How many latents will be decoded, or saved."""
-        return sum(len(shots) for shots in self.shots if not isinstance(shots, Failure))
-
-    @property
-    def failures(self) -> list[Failure]:
-        """Prompts that cannot be used."""
-        return [shots for shots in self.shots if isinstance(shots, Failure)]
-
-
-def plan_generation(
-    prompts: Sequence[Prompt | Failure],
-    out: Path,
-    *,
-    stops: Sequence[int],
-    steps: int,
-    suffix: str = ".png",
-    latents_only: bool = False,
-    existing: Existing = "refuse",
-    ranks: Ranks | None = None,
-) -> Generation:
-    """Name all files, and check that each can be written.
-
-    Args:
-        prompts: of ``find_prompts``.
-        out: a folder, made when missing.
-        stops: steps after which a latent is taken; ``steps`` for the final one.
-        steps: of a whole run of the backbone.
-        suffix: of pictures.
-        latents_only: make nothing but latent files.
-        existing: what to do with files that are there already.
-        ranks: this process among several.
-
-    Raises:
-        UsageError: ``out`` is a file's name, or two prompts would share their files.
-        OutputError: a file that exists, or a folder that cannot be made.
-    """
-    if out.suffix and not out.is_dir():
-        raise UsageError(f'"{out}" looks like a file, but several are made of each prompt; name a folder (no suffix).')
-    check_folder(out)
-    _check_stems(prompts)
-    shots = [
-        one if isinstance(one, Failure) else [_shot(one, step, steps, out, suffix) for step in sorted(set(stops))]
-        for one in prompts
-    ]
-    mine: list[list[Shot] | Failure] = []
-    skipped = []
-    for one in (ranks or Ranks()).share(shots):
-        if isinstance(one, Failure) or existing == "overwrite":
-            mine.append(one)
-            continue
-        files = {shot: shot.files(latents_only=latents_only) for shot in one}
-        if existing == "refuse":
-            check_new([path for paths in files.values() for path in paths if path.exists()])
-        done = [shot for shot, paths in files.items() if all(path.exists() for path in paths)]
-        skipped += [shot.latent if latents_only else shot.picture for shot in done]
-        mine.append([shot for shot in one if shot not in done])
-    return Generation(
-        folder=out, shots=mine, inputs=len(prompts), skipped=skipped, latents_only=latents_only, steps=steps
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbones:
+class BackboneCall:
     """How latents are made: a backbone and how it is called."""
 
     row: Backbone
@@ -148,11 +50,11 @@ class Backbones:
 
 
 @dataclass
-class Generator:
+class GenerationRun:
     """One run of ``latpix generate``."""
 
     work: Generation
-    backbone: Backbones
+    backbone: BackboneCall
     decodes: Checkpoint | None  # None where latents are only saved
     open_decoder: Callable[[], Decoder]
     painting: Painting
@@ -180,6 +82,7 @@ class Generator:
             try:
                 yield from self._run_backbone(pipe, shots)
             except LatpixError as error:
+                traceback.clear_frames(error.__traceback__)  # which hold the pipeline
                 self._failed.add(shots[0].prompt.index)
                 yield Failure(input=shots[0].prompt.text, error=error)
         del pipe
@@ -289,32 +192,6 @@ def side_by_side(small: Float[Tensor, "1 3 y x"], large: Float[Tensor, "1 3 H W"
     return torch.cat([enlarged, large.new_ones(1, 3, height, GAP), large], dim=3)
 
 
-def _shot(prompt: Prompt, step: int, steps: int, folder: Path, suffix: str) -> Shot:
-    base = f"{prompt.stem}_final" if step == steps else f"{prompt.stem}_step{step}"
-    return Shot(
-        prompt=prompt,
-        step=step,
-        latent=folder / f"{base}.safetensors",
-        native=folder / f"{base}_native{suffix}",
-        picture=folder / f"{base}{suffix}",
-        pair=folder / f"{base}_pair{suffix}",
-    )
-
-
 def _job(shot: Shot) -> Job:
     item = Item(name=shot.prompt.text, path=shot.latent, seed=shot.prompt.seed)
     return Job(item=item, measure=measure(item, "latent"), outputs=(Output(path=shot.picture),))
-
-
-def _check_stems(prompts: Sequence[Prompt | Failure]) -> None:
-    seen: dict[str, str] = {}
-    for one in prompts:
-        if isinstance(one, Failure):
-            continue
-        if one.stem in seen:
-            raise UsageError(
-                f'"{seen[one.stem]}" and "{one.text}" would both be saved as "{one.stem}"; name them apart.'
-            )
-        if Path(one.stem).name != one.stem:
-            raise UsageError(f'the output "{one.stem}" leaves the output folder; give a plain name.')
-        seen[one.stem] = one.text

@@ -11,9 +11,8 @@ from latpix.cli.screen import Screen
 from latpix.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
-    from latpix.backbones.registry import Backbone
-    from latpix.backbones.registry import Generator as Source
-    from latpix.batching.generate import Generation
+    from latpix.backbones.registry import Backbone, Generator
+    from latpix.batching.shots import Generation
     from latpix.checkpoints.registry import Checkpoint
 
 
@@ -39,13 +38,7 @@ if TYPE_CHECKING:
 @click.option("--offload", is_flag=True, help="Keep only the working part of the backbone on the accelerator.")
 @click.option("--save-latents-only", "latents_only", is_flag=True, help="Leave the decoding to `latpix decode`.")
 @options.checkpoint
-@options.painting
-@options.device
-@options.dtype
-@options.existing
-@options.picture_format
-@options.dry_run
-@options.speech
+@options.decoding
 @click.pass_obj
 def generate(
     screen: Screen,
@@ -85,8 +78,9 @@ def generate(
     """
     from latpix.backbones.generate import check_stops, load_pipeline
     from latpix.backbones.registry import find_backbone
-    from latpix.batching.generate import Backbones, Generator, plan_generation
+    from latpix.batching.generate import BackboneCall, GenerationRun
     from latpix.batching.prompts import find_prompts
+    from latpix.batching.shots import plan_generation
     from latpix.batching.sizes import native_size
     from latpix.distributed import ranks_of_torchrun
 
@@ -114,7 +108,7 @@ def generate(
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
     where = ranks.device(device)
-    asked = Backbones(
+    asked = BackboneCall(
         row=row,
         open=lambda: load_pipeline(row, model=model, device=where, dtype=dtype, offload=offload),
         height=height,
@@ -125,7 +119,7 @@ def generate(
     )
     return screen.follow(
         work,
-        lambda on_step: Generator(
+        lambda on_step: GenerationRun(
             work,
             asked,
             decodes,
@@ -138,7 +132,7 @@ def generate(
     )
 
 
-def _generator(row: "Backbone", class_ids: tuple[int, ...]) -> "Source":
+def _generator(row: "Backbone", class_ids: tuple[int, ...]) -> "Generator":
     """How the backbone generates.
 
     Raises:

@@ -183,6 +183,9 @@ picture_format = click.option(
     "--format", "picture_format", type=click.Choice(list(FORMATS)), help="Of pictures in a folder. [default: png]"
 )
 
+# What every command that decodes ends with.
+decoding = stacked(painting, device, dtype, existing, picture_format, dry_run, speech)
+
 
 def existing_of(replace: bool | None) -> "Existing":
     """What --overwrite/--skip-existing asks for."""

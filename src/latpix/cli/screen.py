@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from latpix.batching.generate import Generation
     from latpix.batching.inputs import Failure
     from latpix.batching.outputs import Result, Work
+    from latpix.batching.shots import Generation
 
 FAILED, SOME_FAILED = 1, 3
 

@@ -17,13 +17,7 @@ from latpix.cli.screen import Screen
 @options.checkpoint
 @options.codec
 @options.latent_sigma
-@options.painting
-@options.device
-@options.dtype
-@options.existing
-@options.picture_format
-@options.dry_run
-@options.speech
+@options.decoding
 @click.pass_obj
 def upscale(
     screen: Screen,
