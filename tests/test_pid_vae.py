@@ -13,7 +13,7 @@ from tiny_vaes import tiny_vae
 from latpix import Codec, Decoder, PidVAE, decode_latents, read_picture
 from latpix.backbones.registry import find_backbone
 from latpix.backbones.vae import Vae, denormalize_with
-from latpix.errors import CheckpointError, DownloadError, LatentError
+from latpix.errors import CheckpointError, DownloadError, LatentError, UsageError
 from latpix.evaluation.metrics.psnr import psnr
 from latpix.latents.packing import pack
 from latpix.latents.spaces import LATENT_SPACES
@@ -136,6 +136,8 @@ def test_tokens_are_unpacked_and_decoded(decoders):
 def test_tokens_without_a_size_are_refused(decoders):
     with pytest.raises(LatentError, match="height="):
         decode_latents(torch.randn(1, 24, 64), space="flux1", packed=True, checkpoint=decoders["flux1"])
+    with pytest.raises(LatentError, match=r"packed=False means \[b, 16, h, w\]"):
+        decode_latents(torch.randn(1, 24, 64), space="flux1", checkpoint=decoders["flux1"])
 
 
 def test_kleins_raw_latent_is_normalized_by_its_vae(tmp_path):
@@ -144,7 +146,7 @@ def test_kleins_raw_latent_is_normalized_by_its_vae(tmp_path):
     raw, latent = raw_latent(vae, "flux2")
     ours = decode_latents(raw, space="flux2", vae=vae, checkpoint=decoder)
     torch.testing.assert_close(ours, decoder.decode(latent), atol=1e-3, rtol=0)
-    with pytest.raises(LatentError, match="raw"):
+    with pytest.raises(UsageError, match="raw"):
         decode_latents(raw, space="flux2", checkpoint=decoder)
 
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latpix.backbones.states import PIPELINES, state_to_latent
 from latpix.backbones.vae import Vae, normalize_with
 from latpix.captions.provide import as_states
 from latpix.checkpoints.registry import rows_that_read
@@ -22,7 +23,6 @@ from latpix.decoder import Decoder
 from latpix.devices import pick_dtype
 from latpix.errors import CheckpointError, LatentError
 from latpix.files.latent_files import Latent
-from latpix.latents.packing import unpack
 from latpix.latents.spaces import LATENT_SPACES, find_space
 
 if TYPE_CHECKING:
@@ -180,21 +180,21 @@ def decode_latents(
 
     Raises:
         LatentError: the tensor is not what ``space`` and ``packed`` say.
+        UsageError: it is raw, and there is no ``vae``.
     """
     row = find_space(space)
-    if packed:
-        if height is None or width is None:
-            raise LatentError(
-                "packed tokens do not say their picture's size: give height=... and width=..., as the pipeline had."
-            )
-        latent = unpack(tensor, row, height=height, width=width)
+    if packed != (tensor.ndim == 3):
+        form = "[b, n, k]" if packed else f"[b, {row.channels}, h, w]"
+        raise LatentError(f"the tensor has shape {list(tensor.shape)}, but packed={packed} means {form}.")
+    if packed and (height is None or width is None):
+        raise LatentError("tokens do not say their picture's size: give height=... and width=..., as the pipeline had.")
+    backbone = next((name for name, user in PIPELINES.items() if user.space == space), None)
+    if backbone is None:  # vision encoders: nothing packs or shifts them
+        latent = Latent(tensor=tensor.float(), space=space)
     else:
-        latent = tensor[:, :, 0] if tensor.ndim == 5 and tensor.shape[2] == 1 else tensor
-        if vae is not None and latent.ndim == 4 and latent.shape[1] == row.raw_channels != row.channels:
-            latent = normalize_with(latent.float(), vae, row)
+        latent = state_to_latent(tensor, backbone, height=height, width=width, vae=vae)
     decoder = checkpoint if isinstance(checkpoint, Decoder) else Decoder.load(checkpoint)
-    story = Latent(tensor=latent.float(), space=space, native_height=height, native_width=width)
-    return decoder.decode(story, latent_sigma=latent_sigma, caption=caption, seed=seed, **options)
+    return decoder.decode(latent, latent_sigma=latent_sigma, caption=caption, seed=seed, **options)
 
 
 def _take_hook(vae: nn.Module, painter: nn.Module) -> None:
