@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +237,18 @@ def _pipeline_class(row: Generator) -> Any:
         if find_spec(library) is None:
             raise MissingExtraError.of("backbones", library)
     import diffusers
+    from transformers.utils import logging
 
-    if not hasattr(diffusers, row.class_name):
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(ERROR)  # it would miss torchvision, for encoders of pictures that nobody asked for
+    try:
+        return getattr(diffusers, row.class_name)
+    except AttributeError as error:
         raise MissingExtraError(
             f"diffusers {diffusers.__version__} has no {row.class_name}; get a newer one: pip install -U diffusers"
-        )
-    return getattr(diffusers, row.class_name)
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _folder(backbone: Backbone, row: Generator, name: str, made: Any) -> Path:
