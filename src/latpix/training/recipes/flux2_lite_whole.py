@@ -8,13 +8,15 @@
 
 z is TAEF2's latent of x, T its decoder, frozen and used on one of a batch; |e| is sqrt(e^2 + 0.01^2).
 The first recipe sees crops of large photographs; a decoder's base picture is often 200 pixels wide, sharper per pixel,
-and its latent's overview differs. Here every sample is a picture of its own: 128x128 pixels of a photograph at full,
-half or quarter size, encoded by TAEF2 as a whole, so that nothing at its border is false. Both halves learn together: a
-decoder that only ever saw TAEF2's latents was 5 dB worse on ours. The weights follow the gradients: with the first of
-the encoder's terms at 1 and the last at 2 its gradient is a tenth of theirs, and the latents drift (to 27 % of the
-variance in 17 minutes). The mean over 2x2 cells stands apart because TAEF2's decoder turns an error there into a wrong
-colour of 32 pixels: right means alone would bring it from 24 to 28 dB. Muon and Adam as in the first recipe; averaged
-weights are exported. A run stopped in between goes on from RUN/state.pt when the same command is given again.
+and its latent's overview differs. Here every sample is a picture of its own: a square of a photograph at full, half or
+quarter size, encoded by TAEF2 as a whole, so that nothing at its border is false. Squares of 128 pixels alone teach
+both halves to lean on borders (Kodak in tiles of 128 came through at 28.2 dB, of 512 at 26.1), so some are larger.
+Both halves learn together: a decoder that only ever saw TAEF2's latents was 5 dB worse on ours. The weights follow the
+gradients: with the first of the encoder's terms at 1 and the last at 2, its gradient is a tenth of theirs and the
+latents drift (to 27 % of the variance in 17 minutes). The mean over 2x2 cells stands apart because TAEF2's decoder
+turns an error there into a wrong colour: right means over 4x4 cells alone would bring it from 24 to 28 dB.
+Muon and Adam as in the first recipe; averaged weights are exported. A run stopped in between goes on from RUN/state.pt
+when the same command is given again.
 
 Hardware: 2 CPU cores with AVX-512 bf16, bfloat16 autocast; see docs/benchmarks/flux2-lite.md.
 """
@@ -39,7 +41,7 @@ from latpix.training.photographs import Photograph, detail, read, to_levels, to_
 from latpix.training.recipes import flux2_lite
 from latpix.training.recipes.flux2_lite import LICENSE, absolute, build_optimizers, rate
 
-SIDE = 128
+BATCHES = {128: 8, 256: 2, 384: 1}  # how many squares of a side make a step; each side has its turn by chance
 REDUCTIONS = (1, 2, 4)
 ENCODER_SHARE = 0.25  # of the gradient of its own decodes that reaches the encoder
 DETAIL = 2.0  # levels: a sample has at least this much, or one chance in four
@@ -51,30 +53,29 @@ class Config:
 
     seed: int = 2
     minutes: float = 25.0
-    pool: int = 2400  # samples encoded before the first step
-    batch: int = 8
+    pool: int = 60  # million pixels encoded before the first step
     learning_rate: float = 7e-4
     warmup_steps: int = 100
     ema_decay: float = 0.998
     seconds_per_save: float = 120.0
 
 
-def sample(pictures: list[Tensor], generator: np.random.Generator) -> UInt8[Tensor, "3 128 128"]:
+def sample(pictures: list[Tensor], generator: np.random.Generator, length: int) -> UInt8[Tensor, "3 s s"]:
     """A random square of a random photograph at a random size, rather a detailed one."""
     while True:
         levels = pictures[int(generator.integers(len(pictures)))]
         step = REDUCTIONS[int(generator.integers(len(REDUCTIONS)))]
-        side = SIDE * step
+        side = length * step
         if min(levels.shape[-2:]) < side:
             continue
-        top, left = (int(generator.integers(length - side + 1)) for length in levels.shape[-2:])
+        top, left = (int(generator.integers(whole - side + 1)) for whole in levels.shape[-2:])
         square = levels[:, top : top + side, left : left + side]
         if step > 1:
-            pixels = F.interpolate(to_pixels(square)[None], size=(SIDE, SIDE), mode="bicubic", antialias=True)
+            pixels = F.interpolate(to_pixels(square)[None], size=(length, length), mode="bicubic", antialias=True)
             square = to_levels(pixels[0].clamp(-1, 1))
         if generator.random() < 0.5:
             square = square.flip(-1)
-        if float(detail(square, SIDE)) >= DETAIL or generator.random() < 0.25:
+        if float(detail(square, length)) >= DETAIL or generator.random() < 0.25:
             return square.contiguous()
 
 
@@ -136,8 +137,8 @@ def train(assets: Path, packages: Path | None, start: Path, run: Path, settings:
     model.float().requires_grad_(True)
     channels_last(model)
     average = copy.deepcopy(model).requires_grad_(False)
-    held = flux2_lite.Config(learning_rate=settings.learning_rate, warmup_steps=settings.warmup_steps)
-    optimizers = build_optimizers(model, held)
+    first = flux2_lite.Config(learning_rate=settings.learning_rate, warmup_steps=settings.warmup_steps)
+    optimizers = build_optimizers(model, first)
     step, before = 0, 0.0
 
     # 2. where it stood
@@ -150,29 +151,36 @@ def train(assets: Path, packages: Path | None, start: Path, run: Path, settings:
             optimizer.load_state_dict(its_state)
         step, before = state["step"], state["spent"]
     generator = np.random.default_rng((settings.seed, step))
-    squares: list[Tensor] = []
-    latents: list[Tensor] = []
+    squares: dict[int, list[Tensor]] = {side: [] for side in BATCHES}
+    latents: dict[int, list[Tensor]] = {side: [] for side in BATCHES}
 
-    def grow(count: int) -> None:
-        new = [sample(pictures, generator) for _ in range(count)]
-        squares.extend(new)
-        latents.extend(encode(taef2, new))
+    def grow(side: int) -> None:
+        new = [sample(pictures, generator, side) for _ in range(BATCHES[side])]
+        squares[side].extend(new)
+        latents[side].extend(encode(taef2, new))
 
-    while len(squares) < settings.pool:
-        grow(16)
-    variance = torch.stack(latents).float().var(dim=(0, 2, 3))[None, :, None, None]
+    def held() -> float:
+        return sum(len(squares[side]) * side**2 for side in BATCHES) / 1e6
+
+    while held() < settings.pool:
+        for side in BATCHES:
+            grow(side)
+    variance = torch.stack(latents[min(BATCHES)]).float().var(dim=(0, 2, 3))[None, :, None, None]
 
     # 3. steps, until the time is over
     began = saved = time.monotonic()
     spent, budget = before, settings.minutes * 60
     while spent < budget:
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = rate(step, spent / budget, held)
-        if step % 16 == 0 and spent / budget < 0.8:
-            grow(16)
-        chosen = generator.integers(len(squares), size=settings.batch)
-        pixels = to_pixels(torch.stack([squares[k] for k in chosen])).contiguous(memory_format=torch.channels_last)
-        latent = torch.stack([latents[k] for k in chosen]).float()
+            optimizer.param_groups[0]["lr"] = rate(step, spent / budget, first)
+        side = int(generator.choice(list(BATCHES)))
+        if step % 8 == 0 and spent / budget < 0.8:
+            grow(side)
+        chosen = generator.integers(len(squares[side]), size=BATCHES[side])
+        pixels = to_pixels(torch.stack([squares[side][k] for k in chosen])).contiguous(
+            memory_format=torch.channels_last
+        )
+        latent = torch.stack([latents[side][k] for k in chosen]).float()
         parts = losses(model, latent, pixels, taef2=taef2, variance=variance)
         model.zero_grad()
         total(parts).backward()
@@ -188,7 +196,7 @@ def train(assets: Path, packages: Path | None, start: Path, run: Path, settings:
 
         # 4. now and then: log, save, export
         if step % 50 == 0:
-            line = {"step": step, "seconds": round(spent, 1), "pool": len(squares)}
+            line = {"step": step, "seconds": round(spent, 1), "pool": round(held(), 1), "side": side}
             line |= {name: round(value.item(), 5) for name, value in parts.items()}
             with (run / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
