@@ -10,6 +10,7 @@ from tiny_models import save_pipeline, tiny_pipeline
 
 from latpix import Decoder, read_latent, read_picture
 from latpix.backbones.registry import find_backbone
+from latpix.backbones.sources import PipelineSource
 from latpix.batching.generate import BackboneCall, GenerationRun
 from latpix.batching.inputs import Failure
 from latpix.batching.paint import Painting
@@ -19,7 +20,7 @@ from latpix.batching.shots import plan_generation
 from latpix.checkpoints.load import peek
 from latpix.cli.main import run
 from latpix.distributed import Ranks
-from latpix.errors import LatentError, OutputError
+from latpix.errors import OutputError
 
 HEIGHT, WIDTH, STEPS = 64, 96, 4
 BACKBONES = ("flux", "flux2", "flux2-klein-4b", "sd3", "sdxl", "qwenimage", "zimage")
@@ -35,9 +36,12 @@ def generator(folder, name, checkpoint, *, prompts=("a cat", "a dog"), stops=(2,
     row = find_backbone(name)
     given = {key: options.pop(key) for key in ("existing", "ranks", "latents_only") if key in options}
     work = plan_generation(find_prompts(prompts), folder, stops=stops, steps=STEPS, **given)
-    asked = BackboneCall(
-        row=row, open=open_pipeline or (lambda: pipeline(name)), height=HEIGHT, width=WIDTH, steps=STEPS, seed=3
-    )
+
+    def source():
+        return PipelineSource(pipe=pipeline(name), row=row, height=HEIGHT, width=WIDTH, steps=STEPS)
+
+    seed = options.pop("seed", 3)
+    asked = BackboneCall(row=row, open=open_pipeline or source, height=HEIGHT, width=WIDTH, steps=STEPS, seed=seed)
     return GenerationRun(
         work,
         asked,
@@ -57,7 +61,7 @@ def checkpoints(tmp_path_factory):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -129,24 +133,97 @@ def test_what_is_there_is_kept_and_only_the_rest_is_made(checkpoints, tmp_path):
         "0001_a-dog_step2.png",
         "0001_a-dog_step2_pair.png",
     }
+    assert [line["seconds"] > 0 for line in read_results(tmp_path)] == [True, True]
     with pytest.raises(OutputError, match="--skip-existing"):
         generator(tmp_path, "sd3", checkpoints["sd3"])
 
 
+def test_what_an_interrupt_left_out_is_made_good(checkpoints, tmp_path):
+    list(generator(tmp_path, "sd3", checkpoints["sd3"]).run())
+    lines = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "results.jsonl").write_text(lines[1])
+    (tmp_path / "0001_a-dog_step2_pair.png").unlink()
+    assert list(generator(tmp_path, "sd3", checkpoints["sd3"], existing="skip").run()) == []
+    assert (tmp_path / "0001_a-dog_step2_pair.png").exists()
+    again = read_results(tmp_path)
+    expected = [json.loads(line) for line in lines]
+    assert [{**line, "seconds": 0} for line in again] == [{**line, "seconds": 0} for line in expected]
+
+
+def test_a_latent_of_another_run_is_not_taken_for_this_ones(checkpoints, tmp_path):
+    list(generator(tmp_path, "sd3", checkpoints["sd3"], prompts=("a cat",)).run())
+    (tmp_path / "0000_a-cat_step2.png").unlink()
+    (row,) = generator(tmp_path, "sd3", checkpoints["sd3"], prompts=("a cat",), existing="skip", seed=4).run()
+    assert isinstance(row, Failure)
+    assert "seed 3 and not 4" in str(row.error)
+    assert not (tmp_path / "0000_a-cat_step2.png").exists()
+
+
+def test_overwriting_leaves_no_files_of_the_older_run_beside_a_newer_latent(checkpoints, tmp_path):
+    list(generator(tmp_path, "sd3", checkpoints["sd3"], prompts=("a cat",)).run())
+
+    def broken():
+        raise OutputError("cut off between the stages.")
+
+    stopped = generator(
+        tmp_path, "sd3", checkpoints["sd3"], prompts=("a cat",), existing="overwrite", overwrite=True, seed=4
+    )
+    stopped.open_decoder = broken
+    with pytest.raises(OutputError, match="cut off"):
+        list(stopped.run())
+    assert names(tmp_path) == ["0000_a-cat_step2.safetensors", "0000_a-cat_step2_native.png", "results.jsonl"]
+    (row,) = generator(tmp_path, "sd3", checkpoints["sd3"], prompts=("a cat",), existing="skip", seed=4).run()
+    assert (row.seed, read_results(tmp_path)[0]["seed"]) == (4, 4)
+
+
+def test_a_native_picture_that_is_missing_comes_from_the_latent_file(checkpoints, tmp_path):
+    list(generator(tmp_path, "sd3", checkpoints["sd3"], prompts=("a cat",)).run())
+    native = tmp_path / "0000_a-cat_step2_native.png"
+    before = native.read_bytes()
+    native.unlink()
+    list(generator(tmp_path, "sd3", checkpoints["sd3"], prompts=("a cat",), existing="skip").run())
+    assert native.read_bytes() == before
+
+
+def test_results_that_are_none_of_ours_are_left_alone(checkpoints, tmp_path):
+    (tmp_path / "results.jsonl").write_text("hello")
+    with pytest.raises(OutputError, match="no list of results of ours"):
+        generator(tmp_path, "sd3", checkpoints["sd3"])
+    assert (tmp_path / "results.jsonl").read_text() == "hello"
+
+
+def test_an_adapter_brings_a_generator_outside_diffusers(checkpoints, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_rae.py").write_text(
+        "import torch\n"
+        "def sample(*, prompt, class_id, steps, stops, seed, device):\n"
+        "    noise = torch.Generator().manual_seed(seed + class_id)\n"
+        "    for stop in stops:\n"
+        "        yield stop, torch.randn(1, 768, 32, 32, generator=noise), 1 - stop / (steps + 1)\n"
+    )
+    given = ["--backbone", "dinov2", "--class-id", "207", "--adapter", "my_rae:sample", "--stop-at", "40", "--final"]
+    assert run(["generate", *given, "-o", str(tmp_path / "out"), "--save-latents-only"]) == 0
+    assert names(tmp_path / "out") == [
+        "class0207_final.safetensors", "class0207_step40.safetensors", "results.jsonl",
+    ]  # fmt: skip
+    latent = read_latent(tmp_path / "out" / "class0207_step40.safetensors")
+    assert (latent.space, round(latent.latent_sigma, 3)) == ("dinov2", 0.216)
+    assert run(["generate", *given, "-o", str(tmp_path / "b"), "--adapter", "my_rae:none", "--save-latents-only"]) == 2
+
+
 def test_a_prompt_that_fails_does_not_end_the_others(checkpoints, tmp_path, monkeypatch):
-    import latpix.batching.generate as module
+    encode = type(pipeline("sd3")).encode_prompt
 
-    make = module.generate_latents
-
-    def fails_on_cats(pipe, row, *, prompt, **rest):
+    def fails_on_cats(self, prompt, *rest, **more):
         if "cat" in prompt:
-            raise LatentError("no cats today.")
-        return make(pipe, row, prompt=prompt, **rest)
+            raise ValueError("no cats today")
+        return encode(self, prompt, *rest, **more)
 
-    monkeypatch.setattr(module, "generate_latents", fails_on_cats)
+    monkeypatch.setattr(type(pipeline("sd3")), "encode_prompt", fails_on_cats)
     rows = list(generator(tmp_path, "sd3", checkpoints["sd3"]).run())
     assert [isinstance(row, Failure) for row in rows] == [True, False]
     assert rows[0].input == "a cat"
+    assert "no cats today" in str(rows[0].error)
 
 
 def test_an_interrupt_keeps_what_is_finished(checkpoints, tmp_path):
@@ -193,6 +270,12 @@ def test_a_dry_run_says_what_it_would_load_and_makes_nothing(saved, checkpoints,
         (["--backbone", "flux2", "--size", "1000x1000"], 1, "nearest that works is 1024x1024"),
         (["--backbone", "flux2", "--stop-at", "51"], 1, "50"),
         (["--backbone", "flux2", "--stop-at", "2"], 1, "0.8"),
+        (["--backbone", "flux2", "--steps", "9"], 1, "1 to 4 steps"),
+        (["--backbone", "flux2", "--memory-limit", "potato"], 1, "1.5GiB"),
+        (["--backbone", "flux2", "--backbone-steps", "0"], 1, "cannot run 0 steps"),
+        (["--backbone", "flux2", "--scale", "99"], 1, "0.5 to 16"),
+        (["--backbone", "flux2", "--size", "128x128"], 1, "too small"),
+        (["--backbone", "flux", "--checkpoint", "flux1-2k"], 1, "latpix checkpoints fetch"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(arguments, code, message, tmp_path, capsys):

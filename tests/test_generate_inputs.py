@@ -7,7 +7,7 @@ import pytest
 from latpix.backbones.registry import BACKBONES, find_backbone
 from latpix.batching.inputs import Failure
 from latpix.batching.prompts import find_prompts
-from latpix.batching.results import NAME, add_result, read_results
+from latpix.batching.results import NAME, add_result, read_results, settle_results
 from latpix.batching.sizes import native_size
 from latpix.checkpoints.registry import find
 from latpix.errors import ManifestError, OptionError, UsageError
@@ -71,8 +71,27 @@ def test_every_backbones_own_size_suits_every_checkpoint_of_its_space(name):
         assert native_size(BACKBONES[name], row)
 
 
-def test_results_are_sorted_and_a_later_line_replaces_its_own(tmp_path):
+def test_results_are_settled_in_order_and_the_last_line_of_an_output_counts(tmp_path):
     for index, step, seconds in ((1, 4, 1.0), (0, 4, 2.0), (0, 2, 3.0), (1, 4, 4.0)):
-        add_result(tmp_path, {"index": index, "step": step, "seconds": seconds})
+        add_result(tmp_path, {"index": index, "step": step, "output": f"{index}_{step}", "seconds": seconds})
+    settle_results(tmp_path)
     assert [row["seconds"] for row in read_results(tmp_path)] == [3.0, 2.0, 4.0]
     assert len((tmp_path / NAME).read_text().splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize(
+    "line", [{"seed": 10**30}, {"seed": -1}, {"output": "a/b"}, {"output": "x" * 300}, {"output": "../x"}]
+)
+def test_a_line_of_a_manifest_that_cannot_be_is_told_apart_and_the_others_run(line, tmp_path):
+    lines = [{"caption": "a cat", **line}, {"caption": "a dog", "output": "dog.png"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    bad, dog = find_prompts((), None, tmp_path / "m.jsonl")
+    assert isinstance(bad, Failure)
+    assert "entry 1" in str(bad.error)
+    assert dog.stem == "dog"
+
+
+def test_a_backbone_of_one_size_is_asked_for_that_one_only():
+    with pytest.raises(OptionError, match="2048x2048"):
+        native_size(find_backbone("dinov2"), find("dinov2-2k"), (1024, 1024))

@@ -25,6 +25,7 @@ from latpix.files.latent_files import Latent
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
 from latpix.network.layers import TIMESTEP_SCALE
+from latpix.network.model import build
 from latpix.plan import CostModel, Plan, operations_per_second
 from latpix.sampling.guidance import guide
 from latpix.sampling.noise import noise_field
@@ -78,6 +79,15 @@ class Decoder:
                 "`latpix checkpoints list` shows the checkpoints that do."
             )
         return cls(loaded, picked, picked_dtype)
+
+    @classmethod
+    def without_weights(
+        cls, row: Checkpoint, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    ) -> Self:
+        """What a checkpoint can be asked before it is loaded: ``plan`` works, and refuses what ``decode`` would."""
+        picked = pick_device(device)
+        network = build(row.network, device="meta")
+        return cls(LoadedCheckpoint(row, network, "", Path()), picked, pick_dtype(dtype, picked))
 
     @property
     def space(self) -> LatentSpace:

@@ -67,6 +67,11 @@ def free_memory() -> None:
         torch.xpu.empty_cache()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had too little memory; a CPU's allocator has no class of its own for that."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+
+
 def parse_bytes(text: str | int) -> int:
     """``"1.5GiB"``, ``"900MB"`` or a number of bytes.
 

@@ -12,7 +12,9 @@
     ├── MemoryLimitError    a memory limit that nothing fits into
     ├── MissingExtraError   an optional library that is not installed
     ├── DownloadError       a file that the hub did not give
-    └── ManifestError       a line of a manifest that cannot be used
+    ├── ManifestError       a line of a manifest that cannot be used
+    ├── DataError           shards of training samples that are missing, damaged, or not what the loader needs
+    └── TrainingError       a run that cannot go on: its loss is no number, its folder holds another run
 
 A message says what came, what was expected and what to do. People's mistakes raise these at the edge; ``assert`` states
 what only a bug of ours could break.
@@ -80,3 +82,11 @@ class DownloadError(LatpixError):
 
 class ManifestError(LatpixError):
     """A line of a manifest cannot be used."""
+
+
+class DataError(LatpixError):
+    """Shards of training samples are missing or damaged, or cannot give what was asked for."""
+
+
+class TrainingError(LatpixError):
+    """A training run cannot go on."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from latpix.backbones.states import PIPELINES, state_to_latent
 from latpix.backbones.vae import Vae, normalize_with
 from latpix.captions.provide import as_states
-from latpix.checkpoints.registry import rows_that_read
+from latpix.checkpoints.registry import advised
 from latpix.decoder import Decoder
 from latpix.devices import pick_dtype
 from latpix.errors import CheckpointError, LatentError
@@ -111,8 +111,7 @@ class PidVAE(nn.Module):
         Raises:
             LatentError: not a raw latent of the VAE.
         """
-        if hasattr(self, "_hf_hook"):  # the pipeline offloads: to the device now
-            self._hf_hook.pre_forward(self)
+        self._come()
         if z.ndim == 5 and z.shape[2] != 1:
             raise LatentError(f"the latent has {z.shape[2]} frames; still pictures have one, [b, c, 1, h, w].")
         raw = (z[:, :, 0] if z.ndim == 5 else z).to(_device(self.wrapped))
@@ -130,6 +129,17 @@ class PidVAE(nn.Module):
         from diffusers.models.autoencoders.vae import DecoderOutput
 
         return DecoderOutput(sample=pixels)
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped VAE's own."""
+        self._come()
+        vae: Any = self.wrapped
+        return vae.encode(*args, **kwargs)
+
+    def _come(self) -> None:
+        """To the device, where a pipeline offloads its parts."""
+        if hasattr(self, "_hf_hook"):
+            self._hf_hook.pre_forward(self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast the wrapped VAE; the decoder moves along, and is not cast."""
@@ -222,7 +232,7 @@ def _check_pair(vae: nn.Module, decoder: Decoder) -> None:
     try:
         Vae.of(vae, row.space)
     except CheckpointError as error:
-        fitting = [one.name for space in LATENT_SPACES if _is_of(vae, space) for one in rows_that_read(space)]
+        fitting = [one.name for space in LATENT_SPACES if _is_of(vae, space) for one in advised(space)]
         advice = f"Checkpoints that fit it: {', '.join(fitting)}." if fitting else "No checkpoint fits it."
         raise CheckpointError(f'checkpoint "{row.name}" does not fit this pipeline\'s VAE: {error} {advice}') from error
 

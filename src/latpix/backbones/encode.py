@@ -73,7 +73,7 @@ def load_codec(
     Args:
         space: a name of the table of latent spaces.
         vae: weights of the VAE; of dinov2 and siglip a folder with upstream's files.
-        model: the pipeline whose VAE it is; of dinov2 and siglip the vision encoder.
+        model: the pipeline whose VAE it is, where no VAE is given; of dinov2 and siglip the vision encoder.
         device: "auto" (an accelerator where there is one), or a torch device.
         dtype: "auto" (bfloat16 on accelerators and on CPUs with bf16 units, else float32), or its name.
         memory_limit: such as "6GiB"; a VAE cuts larger pictures into tiles.

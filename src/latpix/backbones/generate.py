@@ -22,8 +22,17 @@ from latpix.backbones.registry import BACKBONES, Backbone, Generator
 from latpix.backbones.schedules import schedule, scheduler_of
 from latpix.backbones.states import StopAt, row_of_pipeline, run_with
 from latpix.backbones.vae_files import read_config
-from latpix.devices import pick_device, pick_dtype
-from latpix.errors import CheckpointError, DownloadError, MissingExtraError, OptionError, ScheduleError, UsageError
+from latpix.devices import is_out_of_memory, pick_device, pick_dtype
+from latpix.errors import (
+    CheckpointError,
+    DownloadError,
+    LatentError,
+    MemoryLimitError,
+    MissingExtraError,
+    OptionError,
+    ScheduleError,
+    UsageError,
+)
 from latpix.files.latent_files import Latent
 
 MULTIPLE = 16  # pixels: what every pipeline's tokens, or two cells of a latent, cover
@@ -95,7 +104,12 @@ def generate_latents(
         "generator": torch.Generator("cpu").manual_seed(seed),
         "callback_on_step_end": report,
     }
-    run_with(pipe, stop, call)
+    try:
+        run_with(pipe, stop, call)
+    except (RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:  # of libraries; ours are others
+        if is_out_of_memory(error):
+            raise MemoryLimitError(_too_large(row.class_name)) from error
+        raise LatentError(f"the {row.class_name} failed on this prompt: {type(error).__name__} {error}") from error
     return {
         step: replace(latent, caption=prompt, seed=seed, source=f"{backbone.name}, step {step} of {total}")
         for step, latent in stop.latents.items()
@@ -145,7 +159,7 @@ def check_stops(
         OptionError: a stop that leaves too much noise; the message names the first step that is clean enough.
     """
     _check_range(backbone, stops, steps)
-    if not stops or max_latent_sigma >= 1:
+    if not stops or max_latent_sigma >= 1 or backbone.generator is None:
         return
     levels = schedule(
         backbone, steps, height=height, width=width, scheduler=scheduler_of(backbone, model)
@@ -201,11 +215,23 @@ def load_pipeline(
             raise CheckpointError(f'"{folder}" cannot be loaded as a {row.class_name}: {why(error)}.') from error
     _check_whole(pipe, folder)
     pipe.set_progress_bar_config(disable=True)  # ours is drawn by whoever asked for `on_step`
-    if offload:
-        pipe.enable_model_cpu_offload(device=where)
-    else:
-        pipe.to(where)
+    try:
+        if offload:
+            pipe.enable_model_cpu_offload(device=where)
+        else:
+            pipe.to(where)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(_too_large(row.class_name)) from error
     return pipe
+
+
+def _too_large(class_name: str) -> str:
+    return (
+        f"the device has too little memory for this {class_name}: keep only its working part there (--offload), ask "
+        "for a smaller --size, or for --dtype bfloat16."
+    )
 
 
 def generator_of(backbone: Backbone) -> Generator:

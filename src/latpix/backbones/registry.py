@@ -46,11 +46,6 @@ class Generator:
     stop: int | None  # the recommended one; None: run to the end
     billions: float  # of parameters, about, text encoders included; two bytes each
 
-    @property
-    def bytes(self) -> float:
-        """What the pipeline weighs, about, on disk and in memory."""
-        return self.billions * 2e9
-
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:

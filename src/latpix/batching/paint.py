@@ -18,6 +18,7 @@ from latpix.batching.outputs import Job, Output, Result, Work, make_folder
 from latpix.batching.story import Origin, story_of
 from latpix.checkpoints.registry import Checkpoint
 from latpix.decoder import Decoder
+from latpix.devices import is_out_of_memory
 from latpix.errors import LatpixError, MemoryLimitError, OptionError, UsageError
 from latpix.files.latent_files import Latent
 from latpix.files.picture_files import save_picture
@@ -207,8 +208,7 @@ class Painter:
                 on_step=None if report is None else lambda step, steps, _x0: report(step, steps),
             )
         except (RuntimeError, MemoryError) as error:
-            # A CPU's allocator has no class of its own for this.
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             raise MemoryLimitError(
                 f"the device {self.decoder.device} has too little memory for this: set a memory limit, a smaller tile, "

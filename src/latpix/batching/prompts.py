@@ -8,11 +8,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from latpix.batching.inputs import Failure, read_entries
 from latpix.errors import ManifestError, UsageError
 from latpix.files.inputs import check_input
+from latpix.files.picture_files import PICTURE_SUFFIXES
 
+LARGEST_SEED = 2**63 - 1
+_LONGEST = 200  # bytes of a name; file systems take 255, and more is added to it
 _SLUG = 40  # characters of a prompt that its files are named after
 
 
@@ -21,33 +25,44 @@ class Prompt:
     """One text and what is asked of it alone."""
 
     index: int  # among all prompts, failed ones included
-    text: str
+    text: str  # as it is called in messages
+    caption: str | None  # what the backbone is told; None for a class
+    class_id: int | None = None
     seed: int | None = None
     stem: str  # what its files' names begin with
 
 
 def find_prompts(
-    texts: Sequence[str], prompts: Path | None = None, manifest: Path | None = None
+    texts: Sequence[str],
+    prompts: Path | None = None,
+    manifest: Path | None = None,
+    *,
+    class_ids: Sequence[int] = (),
 ) -> list[Prompt | Failure]:
-    """The prompts of a command line: texts, or a file, or a manifest.
+    """The prompts of a command line: texts, or a file, or a manifest, or classes.
 
     Raises:
-        UsageError: none of the three, or several.
+        UsageError: none of the four, or several.
         ManifestError: the file cannot be read, or is empty.
     """
-    given = [name for name, there in (("--prompt", texts), ("--prompts", prompts), ("--manifest", manifest)) if there]
+    offered = {"--prompt": texts, "--prompts": prompts, "--manifest": manifest, "--class-id": class_ids}
+    given = [name for name, there in offered.items() if there]
     if len(given) != 1:
         which = " and ".join(given) + " were given" if given else "no prompt was given"
         raise UsageError(f"{which}; give --prompt TEXT, or --prompts FILE, or --manifest FILE.jsonl.")
     if manifest is not None:
         return [
-            entry
-            if isinstance(entry, Failure)
-            else _prompt(k, entry["caption"], entry.get("seed"), entry.get("output"))
+            entry if isinstance(entry, Failure) else _of_manifest(k, entry, manifest)
             for k, entry in enumerate(read_entries(manifest, "caption", ("seed", "output")))
         ]
+    if class_ids:
+        stems = [f"class{one:04d}" for one in class_ids]
+        return [
+            Prompt(index=k, text=f"class {one}", caption=None, class_id=one, stem=stem)
+            for k, (one, stem) in enumerate(zip(class_ids, stems, strict=True))
+        ]
     lines = read_prompts(prompts) if prompts is not None else list(texts)
-    return [_prompt(k, text) for k, text in enumerate(lines)]
+    return [Prompt(index=k, text=text, caption=text, stem=_stem(k, text)) for k, text in enumerate(lines)]
 
 
 def read_prompts(path: str | Path) -> list[str]:
@@ -67,6 +82,26 @@ def read_prompts(path: str | Path) -> list[str]:
     return found
 
 
-def _prompt(index: int, text: str, seed: int | None = None, stem: str | None = None) -> Prompt:
+def _of_manifest(index: int, entry: dict[str, Any], manifest: Path) -> Prompt | Failure:
+    """One line, whose seed can be one and whose output can be a name."""
+    text, seed, output = entry["caption"], entry.get("seed"), entry.get("output")
+    stem = (
+        _stem(index, text) if output is None else str(Path(output).with_suffix("")) if _is_picture(output) else output
+    )
+    reason = None
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        reason = f"seed is {seed}; expected 0 to {LARGEST_SEED}."
+    elif Path(stem).name != stem or not stem or len(stem.encode()) > _LONGEST:
+        reason = f'output is "{output}"; expected a plain name of at most {_LONGEST} bytes.'
+    if reason is not None:
+        return Failure(input=text, error=ManifestError(f"entry {index + 1} of {manifest}: {reason}"))
+    return Prompt(index=index, text=text, caption=text, seed=seed, stem=stem)
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in PICTURE_SUFFIXES
+
+
+def _stem(index: int, text: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower())[:_SLUG].strip("-")
-    return Prompt(index=index, text=text, seed=seed, stem=stem or (f"{index:04d}_{slug}" if slug else f"{index:04d}"))
+    return f"{index:04d}_{slug}" if slug else f"{index:04d}"

@@ -90,7 +90,7 @@ def decode(
 def encode(
     work: Work,
     *,
-    codec: PictureCodec,
+    codec: PictureCodec | None,
     caption: str | None = None,
     seed: int | None = None,
     overwrite: bool = False,
@@ -100,7 +100,7 @@ def encode(
 
     Args:
         work: of ``plan_work``, reading pictures and writing latents.
-        codec: that encodes.
+        codec: that encodes; None for a dry run.
         caption, seed: to decode with; a manifest's own come first.
         overwrite: replace outputs that are there.
         dry_run: give the rows that would come; make nothing.
@@ -116,6 +116,7 @@ def encode(
             start = time.perf_counter()
             try:
                 if not dry_run:
+                    assert codec is not None
                     make_folder(output.path)
                     latent = encode_picture(item.path, codec)
                     latent = replace(latent, caption=its_caption, seed=its_seed, source=str(item.path))
@@ -124,7 +125,8 @@ def encode(
                 yield Failure(input=item.name, error=error)
             else:
                 seconds = time.perf_counter() - start
-                yield _encoded(job, output, native_side=codec.native_side, seed=its_seed, seconds=seconds)
+                side = None if codec is None else codec.native_side
+                yield _encoded(job, output, native_side=side, seed=its_seed, seconds=seconds)
 
 
 def _encoded(job: Job, output: Output, *, native_side: int | None, seed: int | None, seconds: float) -> Result:

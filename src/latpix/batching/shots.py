@@ -15,6 +15,7 @@ from pathlib import Path
 from latpix.batching.inputs import Failure
 from latpix.batching.outputs import Existing, check_folder, check_new
 from latpix.batching.prompts import Prompt
+from latpix.batching.results import read_results
 from latpix.distributed import Ranks
 from latpix.errors import UsageError
 
@@ -82,7 +83,7 @@ def plan_generation(
 
     Raises:
         UsageError: ``out`` is a file's name, or two prompts would share their files.
-        OutputError: a file that exists, or a folder that cannot be made.
+        OutputError: a file that exists, a folder that cannot be made, or a ``results.jsonl`` that is none of ours.
     """
     if out.suffix and not out.is_dir():
         raise UsageError(f'"{out}" looks like a file, but several are made of each prompt; name a folder (no suffix).')
@@ -92,6 +93,7 @@ def plan_generation(
         one if isinstance(one, Failure) else [_shot(one, step, steps, out, suffix) for step in sorted(set(stops))]
         for one in prompts
     ]
+    lines = {line["output"] for line in read_results(out)}
     mine: list[list[Shot] | Failure] = []
     skipped = []
     for one in (ranks or Ranks()).share(shots):
@@ -101,7 +103,8 @@ def plan_generation(
         files = {shot: shot.files(latents_only=latents_only) for shot in one}
         if existing == "refuse":
             check_new([path for paths in files.values() for path in paths if path.exists()])
-        done = [shot for shot, paths in files.items() if all(path.exists() for path in paths)]
+        there = {shot: all(path.exists() for path in paths) for shot, paths in files.items()}
+        done = [shot for shot in one if there[shot] and (latents_only or shot.picture.name in lines)]
         skipped += [shot.latent if latents_only else shot.picture for shot in done]
         mine.append([shot for shot in one if shot not in done])
     return Generation(
@@ -130,6 +133,4 @@ def _check_stems(prompts: Sequence[Prompt | Failure]) -> None:
             raise UsageError(
                 f'"{seen[one.stem]}" and "{one.text}" would both be saved as "{one.stem}"; name them apart.'
             )
-        if Path(one.stem).name != one.stem:
-            raise UsageError(f'the output "{one.stem}" leaves the output folder; give a plain name.')
         seen[one.stem] = one.text

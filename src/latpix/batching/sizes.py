@@ -4,11 +4,13 @@ native side = output side / scale         backbones make multiples of 16 pixels
 """
 
 from latpix.backbones.registry import Backbone
-from latpix.checkpoints.registry import Checkpoint, rows_that_read
+from latpix.checkpoints.registry import Checkpoint, advised
+from latpix.decoder import SCALES
 from latpix.errors import OptionError
 
 MULTIPLE = 16  # pixels: two cells of 8, or one of 16
 SCALE = 4  # of an output that no checkpoint was named for
+LEAST = 64  # pixels a side of the smallest native picture that is worth a backbone's run
 FAR = 1.25  # how far beyond its trained sides a checkpoint is still used
 
 
@@ -24,13 +26,15 @@ def native_size(
         backbone: that generates.
         checkpoint: that decodes; None where latents are only saved.
         size: (height, width) of the output; default the backbone's own native size.
-        scale: output side / native side; default the checkpoint's.
+        scale: output side / native side, 0.5 to 16; default the checkpoint's.
 
     Raises:
         OptionError: no native size gives that output, or the checkpoint was not trained for it; the message says which
             sizes or checkpoints would do.
     """
-    factor = scale or (checkpoint.scale if checkpoint else SCALE)
+    factor = (checkpoint.scale if checkpoint else SCALE) if scale is None else scale
+    if not SCALES[0] <= factor <= SCALES[1]:
+        raise OptionError(f"scale is {factor}; expected {SCALES[0]} to {SCALES[1]}.")
     if size is None:
         native = (backbone.native_size, backbone.native_size)
     else:
@@ -38,6 +42,17 @@ def native_size(
         if any(side < MULTIPLE or side % MULTIPLE for side in sides):
             raise OptionError(_suggest(size, factor))
         native = (int(sides[0]), int(sides[1]))
+    side = backbone.encoder.native_side
+    if side is not None and native != (side, side):
+        raise OptionError(
+            f'"{backbone.name}" knows pictures of {side}x{side} pixels only: at scale {factor:g} ask for '
+            f"{side * factor:g}x{side * factor:g}, or leave --size out."
+        )
+    if min(native) < LEAST:
+        raise OptionError(
+            f"a native picture of {native[1]}x{native[0]} pixels is too small for a backbone: ask for at least "
+            f"{LEAST * factor:g}x{LEAST * factor:g} at scale {factor:g}."
+        )
     if checkpoint is not None:
         _check_trained(checkpoint, native, factor)
     return native
@@ -61,7 +76,7 @@ def _check_trained(checkpoint: Checkpoint, native: tuple[int, int], factor: floa
     if side <= FAR * high:
         return
     largest = f"{high * factor:g}x{high * factor:g}"
-    fitting = [row.name for row in rows_that_read(checkpoint.space) if side <= FAR * row.native_sizes[1]]
+    fitting = [row.name for row in advised(checkpoint.space) if side <= FAR * row.native_sizes[1]]
     others = f", or take a checkpoint made for this size: {', '.join(fitting)}" if fitting else ""
     raise OptionError(
         f'a native picture of {native[1]}x{native[0]} pixels is outside what "{checkpoint.name}" was trained on '

@@ -75,6 +75,11 @@ def null_embedding(
     return embed([""], model=model, device=device, dtype=dtype, cache=cache)
 
 
+def are_known(texts: Sequence[str], *, model: str | Path | None = None) -> bool:
+    """Whether the embeddings of all captions are here, so that ``embed`` will not load the encoder."""
+    return all(_known(text, model) is not None for text in texts)
+
+
 def as_states(
     given: Sequence[Caption | None], *, model: str | Path | None, device: torch.device
 ) -> list[Tensor | None]:

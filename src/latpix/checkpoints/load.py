@@ -112,6 +112,15 @@ def peek(checkpoint: str | Path, *, like: str | None = None) -> Checkpoint:
     return _row_of(read_weights(path), asked)
 
 
+def check_here(checkpoint: str | Path, *, like: str | None = None) -> None:
+    """Raise where a checkpoint's weights are not on this machine; nothing is read.
+
+    Raises:
+        CheckpointError: as of ``load``; the message says how to fetch them.
+    """
+    _locate(checkpoint, like)
+
+
 def inspect(checkpoint: str | Path) -> Report:
     """What a weight file is: the rows that fit, its size and digest, or what is wrong with it; loads it to find out.
 

@@ -228,6 +228,11 @@ def find(name: str) -> Checkpoint:
     )
 
 
+def advised(space: str) -> list[Checkpoint]:
+    """The rows that are worth naming to somebody with latents of a space: released students."""
+    return [row for row in rows_that_read(space) if not row.withdrawn and row.sampling.kind == "student"]
+
+
 def rows_that_read(space: str) -> list[Checkpoint]:
     """The rows that decode latents of a space, those that are still released first."""
     return sorted((row for row in CHECKPOINTS.values() if row.space == space), key=lambda row: row.withdrawn)

@@ -67,16 +67,9 @@ def encode(
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
-    encoder = encoder_for(
-        screen,
-        space,
-        work,
-        vae=vae,
-        model=model,
-        device=ranks.device(device),
-        dtype=dtype,
-        memory_limit=memory_limit,
-    )
+    where = ranks.device(device)
+    loading = {"vae": vae, "model": model, "device": where, "dtype": dtype, "memory_limit": memory_limit}
+    encoder = None if dry_run else encoder_for(screen, space, work, **loading)  # type: ignore[arg-type]
     return screen.follow(
         work,
         lambda _on_step: run.encode(

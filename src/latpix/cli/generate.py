@@ -7,13 +7,18 @@ import click
 
 from latpix.cli import options
 from latpix.cli.jobs import default_of_space, load_decoder, painting_of
-from latpix.cli.screen import Screen
-from latpix.errors import CheckpointError, OptionError
+from latpix.cli.screen import FAILED, SOME_FAILED, Screen
+from latpix.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from latpix.backbones.registry import Backbone, Generator
+    from latpix.backbones.encode import PictureCodec
+    from latpix.backbones.registry import Backbone
+    from latpix.backbones.sources import Source
+    from latpix.batching.paint import Painting
     from latpix.batching.shots import Generation
     from latpix.checkpoints.registry import Checkpoint
+
+RAE_STEPS = 50  # of the generators outside diffusers, where nothing else is asked for
 
 
 @click.command()
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="What to generate; may be repeated.")
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="A text file, one prompt a line.")
 @options.manifest
-@click.option("--class-id", "class_ids", type=int, multiple=True, metavar="N", help="Of ImageNet, for dinov2.")
+@click.option("--class-id", "class_ids", type=int, multiple=True, metavar="N", help="Of ImageNet, with an adapter.")
 @options.output
 @click.option(
     "--stop-at",
@@ -32,7 +37,8 @@ if TYPE_CHECKING:
     help="Stop the backbone after K steps and decode that; may be repeated. [default: run to the end]",
 )
 @click.option("--final", is_flag=True, help="With --stop-at: run to the end all the same, and decode that too.")
-@click.option("--model", metavar="HUB|DIR", help="Other weights of the backbone's pipeline.")
+@options.codec
+@click.option("--adapter", metavar="MODULE:FUNCTION", help="Runs a generator outside diffusers; see the guide on RAE.")
 @click.option("--backbone-steps", type=int, metavar="N", help="Of the backbone. [default: its own]")
 @click.option("--guidance", type=float, metavar="X", help="Of the backbone. [default: its own]")
 @click.option("--offload", is_flag=True, help="Keep only the working part of the backbone on the accelerator.")
@@ -51,7 +57,9 @@ def generate(
     out: Path,
     stops: tuple[int, ...],
     final: bool,
+    vae: str | None,
     model: str | None,
+    adapter: str | None,
     backbone_steps: int | None,
     guidance: float | None,
     offload: bool,
@@ -76,25 +84,38 @@ def generate(
     latpix generate --backbone flux2-klein-4b --prompts prompts.txt -o out --skip-existing
     latpix generate --backbone sdxl --prompt "a cat" -o cats --model ./my-sdxl --save-latents-only
     """
-    from latpix.backbones.generate import check_stops, load_pipeline
+    from latpix.backbones.encode import load_codec
+    from latpix.backbones.generate import check_stops, generator_of, load_pipeline
     from latpix.backbones.registry import find_backbone
+    from latpix.backbones.sources import AdapterSource, PipelineSource, find_adapter
     from latpix.batching.generate import BackboneCall, GenerationRun
     from latpix.batching.prompts import find_prompts
     from latpix.batching.shots import plan_generation
     from latpix.batching.sizes import native_size
+    from latpix.checkpoints.load import check_here
+    from latpix.decoder import Decoder
     from latpix.distributed import ranks_of_torchrun
+    from latpix.latents.spaces import LATENT_SPACES
 
     ranks = ranks_of_torchrun()
     row = find_backbone(backbone)
-    source = _generator(row, class_ids)
-    steps = backbone_steps or source.steps
+    if adapter is None:
+        generator_of(row)  # says so if it generates outside diffusers
+    steps = backbone_steps if backbone_steps is not None else row.generator.steps if row.generator else RAE_STEPS
     name = None if latents_only else checkpoint or default_of_space(row.space)
     decodes = None if name is None else _row_of(name, like, row)
     height, width = native_size(row, decodes, painting["size"], painting["scale"])
     highest = 1.0 if decodes is None else decodes.sampling.max_latent_sigma
     check_stops(row, stops, steps=steps, height=height, width=width, max_latent_sigma=highest, model=model)
+    asked = painting_of({**painting, "size": None})  # the native size is such that the scale alone gives it
+    where = ranks.device(device)
+    if decodes is not None:
+        downsample = LATENT_SPACES[row.space].downsample
+        options_of = {name: painting[name] for name in ("steps", "tile", "memory_limit")}
+        probe = Decoder.without_weights(decodes, device=where, dtype=dtype)
+        probe.plan(height=height // downsample, width=width // downsample, **options_of)
     work = plan_generation(
-        find_prompts(texts, prompts, manifest),
+        find_prompts(texts, prompts, manifest, class_ids=class_ids),
         out,
         stops=[*stops, *([steps] if final or not stops else [])],
         steps=steps,
@@ -104,47 +125,47 @@ def generate(
         ranks=ranks,
     )
     if dry_run:
-        return _preview(screen, work, row, decodes, model, (height, width))
+        return _preview(screen, work, row, name, decodes, asked, model, where, dtype)
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
-    where = ranks.device(device)
-    asked = BackboneCall(
-        row=row,
-        open=lambda: load_pipeline(row, model=model, device=where, dtype=dtype, offload=offload),
-        height=height,
-        width=width,
-        steps=steps,
-        guidance=guidance,
-        seed=painting["seed"] or 0,
-    )
+    if name is not None:
+        check_here(name, like=like)
+
+    def load_encoder() -> "PictureCodec":
+        limit = painting["memory_limit"]
+        return load_codec(row.space, vae=vae, model=model, device=where, dtype=dtype, memory_limit=limit)
+
+    def open_source() -> "Source":
+        if adapter is not None:
+            sample = find_adapter(adapter)
+            return AdapterSource(sample=sample, row=row, steps=steps, device=where, codec=load_encoder)
+        return PipelineSource(
+            pipe=load_pipeline(row, model=model, device=where, dtype=dtype, offload=offload),
+            row=row,
+            height=height,
+            width=width,
+            steps=steps,
+            guidance=guidance,
+            memory_limit=painting["memory_limit"],
+            codec=None if vae is None else load_encoder,
+        )
+
+    seed = painting["seed"] or 0
+    call = BackboneCall(row=row, open=open_source, height=height, width=width, steps=steps, seed=seed)
     return screen.follow(
         work,
         lambda on_step: GenerationRun(
             work,
-            asked,
+            call,
             decodes,
             lambda: load_decoder(screen, str(name), where, dtype, like),
-            painting_of(painting),
+            asked,
             device=where,
+            batch=batch,
             overwrite=bool(replace),
             on_step=on_step,
         ).run(),
     )
-
-
-def _generator(row: "Backbone", class_ids: tuple[int, ...]) -> "Generator":
-    """How the backbone generates.
-
-    Raises:
-        UsageError: it does so outside diffusers.
-        OptionError: it knows no classes.
-    """
-    from latpix.backbones.generate import generator_of
-
-    found = generator_of(row)
-    if class_ids:
-        raise OptionError(f'"{row.name}" generates from text, not from classes; give --prompt instead of --class-id.')
-    return found
 
 
 def _row_of(name: str, like: str | None, backbone: "Backbone") -> "Checkpoint":
@@ -154,11 +175,11 @@ def _row_of(name: str, like: str | None, backbone: "Backbone") -> "Checkpoint":
         CheckpointError: it does not; the message lists those that do.
     """
     from latpix.checkpoints.load import peek
-    from latpix.checkpoints.registry import rows_that_read
+    from latpix.checkpoints.registry import advised
 
     row = peek(name, like=like)
     if row.space != backbone.space:
-        fitting = ", ".join(one.name for one in rows_that_read(backbone.space))
+        fitting = ", ".join(one.name for one in advised(backbone.space))
         raise CheckpointError(
             f'"{backbone.name}" makes latents of space "{backbone.space}", but checkpoint "{row.name}" reads '
             f'"{row.space}". Take one of {fitting}.'
@@ -170,34 +191,33 @@ def _preview(
     screen: Screen,
     work: "Generation",
     row: "Backbone",
+    name: str | None,
     checkpoint: "Checkpoint | None",
+    painting: "Painting",
     model: str | None,
-    native: tuple[int, int],
+    device: str,
+    dtype: str,
 ) -> int:
     """What would be made, downloaded and held."""
     from latpix.batching.forecast import parts_of
 
-    parts = parts_of(row, checkpoint, model=model)
-    rows = [
-        {
-            "input": shot.prompt.text,
-            "output": str(shot.latent if work.latents_only else shot.picture),
-            "step": shot.step,
-        }
-        for shots in work.shots
-        if isinstance(shots, list)
-        for shot in shots
-    ]
-    if screen.json:
-        for one in rows:
-            screen.document({**one, "native_height": native[0], "native_width": native[1], "dry_run": True})
-        screen.document({"parts": [vars(part) for part in parts]})
-        return 0
-    for one in rows:
-        click.echo(f"{one['input']} -> {one['output']}")
-    for part in parts:
-        state = "is here" if part.here else "to download"
-        click.echo(f"{part.what}: {part.name}, about {part.bytes / 1e9:.1f} GB, {state}")
+    texts = [painting.caption or shots[0].prompt.caption for shots in work.shots if isinstance(shots, list) and shots]
+    parts = parts_of(row, name, checkpoint, painting, texts, model=model, device=device, dtype=dtype)
+    for failure in work.failures:
+        screen.error(f"{failure.input}: {type(failure.error).__name__}: {failure.error}")
+    shown = [shot for shots in work.shots if isinstance(shots, list) for shot in shots]
+    for shot in shown:
+        output = str(shot.latent if work.latents_only else shot.picture)
+        if screen.json:
+            screen.document({"input": shot.prompt.text, "output": output, "step": shot.step, "dry_run": True})
+        else:
+            click.echo(f"{shot.prompt.text} -> {output}")
     missing, held = sum(part.bytes for part in parts if not part.here), max(part.bytes for part in parts)
-    click.echo(f"{missing / 1e9:.1f} GB to download; at most {held / 1e9:.1f} GB of weights held at once")
-    return 0
+    if screen.json:
+        screen.document({"parts": [vars(part) for part in parts], "download_bytes": missing, "held_bytes": held})
+    else:
+        for part in parts:
+            state = "is here" if part.here else "to download"
+            click.echo(f"{part.what}: {part.name}, about {part.bytes / 1e9:.1f} GB, {state}")
+        click.echo(f"{missing / 1e9:.1f} GB to download; at most {held / 1e9:.1f} GB of weights held at once")
+    return 0 if not work.failures else FAILED if work.inputs == 1 else SOME_FAILED

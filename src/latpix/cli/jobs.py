@@ -47,12 +47,12 @@ def default_checkpoint(work: "Work") -> str:
         CheckpointError: it reads none of them; the message lists the rows that do.
     """
     from latpix.batching.outputs import Job
-    from latpix.checkpoints.registry import find, rows_that_read
+    from latpix.checkpoints.registry import advised, find
 
     spaces = {job.measure.space for job in work.jobs if isinstance(job, Job)}
     if not spaces or find(SHIPPED).space in spaces:
         return SHIPPED
-    listed = [f'space "{space}": {", ".join(row.name for row in rows_that_read(space or ""))}' for space in spaces]
+    listed = [f'space "{space}": {", ".join(row.name for row in advised(space or ""))}' for space in spaces]
     raise CheckpointError(
         f"name a --checkpoint; {SHIPPED} does not read these latents. Of {'; '.join(sorted(listed))}."
     )
@@ -64,11 +64,11 @@ def default_of_space(space: str) -> str:
     Raises:
         CheckpointError: it does not; the message lists the rows that do.
     """
-    from latpix.checkpoints.registry import find, rows_that_read
+    from latpix.checkpoints.registry import advised, find
 
     if find(SHIPPED).space == space:
         return SHIPPED
-    fitting = ", ".join(row.name for row in rows_that_read(space))
+    fitting = ", ".join(row.name for row in advised(space))
     raise CheckpointError(
         f'name a --checkpoint; {SHIPPED} does not read latents of space "{space}". These do: {fitting}.'
     )

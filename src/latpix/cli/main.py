@@ -20,7 +20,20 @@ from latpix.cli.screen import FAILED, Screen
 from latpix.errors import LatpixError, UsageError
 
 # In the order of --help.
-COMMANDS = ("demo", "upscale", "encode", "decode", "generate", "caption", "checkpoints", "doctor", "verify")
+COMMANDS = (
+    "demo",
+    "upscale",
+    "encode",
+    "decode",
+    "generate",
+    "caption",
+    "checkpoints",
+    "data",
+    "train",
+    "distill",
+    "doctor",
+    "verify",
+)
 MISUSED, INTERRUPTED = 2, 130
 
 

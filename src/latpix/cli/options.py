@@ -132,7 +132,12 @@ embedded_caption = stacked(
     click.option("--caption-model", metavar="HUB|DIR", help="Other weights of the text encoder."),
 )
 caption = click.option("--caption", metavar="TEXT", help="What the pictures show (flux2-tiny does not read it).")
-seed = click.option("--seed", type=int, metavar="N", help="Of every item, unless the manifest says otherwise.")
+seed = click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    metavar="N",
+    help="Of every item, unless the manifest says otherwise.",
+)
 device = click.option("--device", default="auto", metavar="auto|cpu|cuda[:i]|mps|xpu", help="Where to compute.")
 dtype = click.option(
     "--dtype",

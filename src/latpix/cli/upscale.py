@@ -69,6 +69,7 @@ def upscale(
     name, where = checkpoint or "flux2-tiny", ranks.device(device)
     encoder = None
     if not dry_run:
+        asked = embed_captions(screen, asked, work, name, like, where)
         encoder = encoder_of_checkpoint(
             screen,
             name,
@@ -80,7 +81,6 @@ def upscale(
             dtype=dtype,
             memory_limit=painting["memory_limit"],
         )
-        asked = embed_captions(screen, asked, work, name, like, where)
     decoder = load_decoder(screen, name, where, dtype, like)
     return screen.follow(
         work,

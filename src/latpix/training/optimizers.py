@@ -1,0 +1,75 @@
+"""The optimizer of each part, its gradients' rules, and its state as tensors by parameter name.
+
+AdamW whose decay reaches every weight, biases and norms too. Before a step: entries of a gradient that are no finite
+numbers become 0; the gradient's norm is clipped; if it is no finite number even so, the step is left out.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from latpix.training.job import Part
+from latpix.training.parallel import World, local
+
+
+def trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are not frozen, by name."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def make_optimizer(part: Part) -> torch.optim.AdamW:
+    """AdamW over a part's weights; sharded ones and others apart, as one fused step cannot take both."""
+    weights = list(trained(part.network).values())
+    groups = [[w for w in weights if isinstance(w, DTensor) is sharded] for sharded in (True, False)]
+    return torch.optim.AdamW(
+        [{"params": group} for group in groups if group],
+        lr=part.learning_rate,
+        betas=part.betas,
+        eps=1e-8,
+        weight_decay=part.weight_decay,
+        fused=True,
+    )
+
+
+@torch.no_grad()
+def prepare_gradients(weights: Iterable[nn.Parameter], clip: float | None, world: World) -> tuple[float, bool]:
+    """Average, clean and clip gradients in place.
+
+    Returns:
+        Their L2 norm before clipping, over all processes, and whether it is finite: only then may a step follow.
+    """
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    world.average(gradients)
+    for gradient in gradients:
+        local(gradient).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    norm = world.norm(gradients)
+    finite = math.isfinite(norm)
+    if finite and clip is not None and norm > clip:
+        for gradient in gradients:
+            local(gradient).mul_(clip / (norm + 1e-6))
+    return norm, finite
+
+
+def state_of(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The optimizer's tensors, as ``<parameter>.<what>``; none for a weight that had no step yet."""
+    return {
+        f"{name}.{what}": tensor
+        for name, weight in weights.items()
+        for what, tensor in optimizer.state.get(weight, {}).items()
+    }
+
+
+def expect_state(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Give the optimizer the empty tensors that a save, told by its shapes, will be loaded into."""
+    for name, weight in weights.items():
+        for key, shape in shapes.items():
+            owner, _, what = key.rpartition(".")
+            if owner == name:
+                like = shape == tuple(weight.shape)
+                empty = torch.zeros_like(weight) if like else torch.zeros(shape, device=weight.device)
+                optimizer.state[weight][what] = empty.detach()

@@ -1,0 +1,201 @@
+"""Second stage of flux2-tiny: the teacher's many steps become four.
+
+    latpix distill flux2_tiny_distill --assets DIR [--set key=value ...]
+
+DMD2 (training/dmd.py): one step of the student, then five of its critics. Half of the batches start from the student's
+own states, so that it learns from what it meets when it decodes. No caption, so the teacher is not guided. The
+discriminator looks at the teacher's patch tokens after its middle block, place by place. A fidelity term keeps colour
+and structure on the latent's.
+
+Hardware: two CPU cores for a trial (size=128, batch=2: about 2 s a step); meant for one GPU.
+RUN/flux2-tiny.safetensors holds the student's average in bfloat16: `latpix upscale --checkpoint FILE`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latpix.backbones.codec import Codec
+from latpix.checkpoints.load import load
+from latpix.checkpoints.registry import find
+from latpix.errors import UsageError
+from latpix.network.model import Denoiser
+from latpix.network.model import build as build_network
+from latpix.sampling.samplers import sample_renoise
+from latpix.training.alternation import is_students_turn
+from latpix.training.auxiliary_rgb import to_native
+from latpix.training.config import RunConfig
+from latpix.training.discriminator import Discriminator
+from latpix.training.dmd import TIMES, DistillSettings, critic_step, student_step
+from latpix.training.given import Given, Step
+from latpix.training.job import Outline, Part, SampleDraws
+from latpix.training.latent_noising import LatentNoising, noise_latents
+from latpix.training.painter import Painter
+from latpix.training.pairs import CELL, SCALE
+from latpix.training.recipes.flux2_tiny_teacher import ROW as TEACHER
+from latpix.training.recipes.flux2_tiny_teacher import export
+from latpix.training.tiny_pairs import Eyes, TinyBatch, TinyPairs, count_crops
+from latpix.training.tiny_samples import grid
+
+COMMAND, AVERAGED = "distill", "student"
+ROW = replace(find("flux2-tiny"), sampling=replace(find("flux2-tiny").sampling, times=TIMES))
+TAP = 2  # the patch block, from 0, whose tokens the discriminator sees: the middle one of six
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """All that decides a run; saved beside its weights."""
+
+    teacher: str = f"runs/flux2_tiny_teacher/{TEACHER.name}.safetensors"
+    learning_rate: float = 5e-5
+    fake_score_rate: float = 5e-5
+    discriminator_rate: float = 5e-4
+    warmup_updates: int = 100
+    clip: float = 1.0
+    noised: float = 0.75
+    max_latent_sigma: float = 0.8
+    rollout: float = 0.5
+    shift: float = 2.0  # of the critics' times: the teacher saw few small ones
+    gan_weight: float = 0.02
+    r1_weight: float = 20.0
+    fidelity_weight: float = 0.5
+
+
+def config() -> Config:
+    """The run that makes the student."""
+    return Config(steps=12_000, batch=16, size=256)
+
+
+def build(settings: Config, assets: Path | None, device: torch.device) -> "DistillJob":
+    """The recipe's job; without ``assets`` on made-up pictures.
+
+    Raises:
+        UsageError: there is no teacher yet.
+    """
+    if settings.teacher.endswith(".safetensors") and not Path(settings.teacher).is_file():
+        raise UsageError(
+            f'there is no teacher "{settings.teacher}". Make it first: latpix train flux2_tiny_teacher, '
+            "or name another: --set teacher=FILE."
+        )
+    teacher = load(settings.teacher)
+    if teacher.row.network != TEACHER.network:
+        raise UsageError(f'"{settings.teacher}" is "{teacher.row.name}", not a teacher of flux2-tiny\'s network.')
+    codec = Codec.load("flux2-lite", device=device, dtype=settings.precision)
+    data = TinyPairs(assets, codec, size=settings.size, seed=settings.seed)
+    torch.manual_seed(settings.seed)
+    return DistillJob(settings, data, codec, teacher.network.state_dict())
+
+
+def outline(settings: Config, assets: Path | None) -> Outline:
+    """What the recipe trains, and on how much."""
+    with torch.device("meta"):
+        judge = Discriminator([ROW.network.width], patch_logits=True)
+    networks = {name: build_network(ROW.network, device="meta") for name in ("student", "fake_score", "teacher")}
+    return Outline(
+        trained={"student": networks["student"], "fake_score": networks["fake_score"], "discriminator": judge},
+        frozen={"teacher": networks["teacher"]},
+        alive=("student", "teacher"),
+        samples_per_epoch=count_crops(assets, settings.size),
+    )
+
+
+class DistillJob:
+    """See training/job.py. Student, fake score and teacher start from the same weights."""
+
+    name = "flux2-tiny"
+    averaged = AVERAGED
+
+    def __init__(self, settings: Config, data: TinyPairs, codec: Codec, weights: Mapping[str, Tensor]) -> None:
+        self.data, self.codec = data, codec
+
+        def painter() -> Painter:
+            network = Denoiser(TEACHER.network)
+            network.load_state_dict(dict(weights))
+            return Painter(network, "x0", settings.precision)
+
+        self.teacher = painter().eval().requires_grad_(False)
+        self.student, self.fake_score = painter(), painter()
+        self.judge = Discriminator([TEACHER.network.width], patch_logits=True)
+        clip = settings.clip
+        self.parts: Mapping[str, Part] = {
+            "student": Part(
+                network=self.student,
+                learning_rate=settings.learning_rate,
+                warmup_updates=settings.warmup_updates,
+                clip=clip,
+            ),
+            "fake_score": Part(
+                network=self.fake_score, learning_rate=settings.fake_score_rate, weight_decay=1e-3, clip=clip
+            ),
+            "discriminator": Part(network=self.judge, learning_rate=settings.discriminator_rate, clip=None),
+        }
+        self.frozen: Mapping[str, nn.Module] = {"teacher": self.teacher}
+        self.noising = LatentNoising(chance=settings.noised, most=settings.max_latent_sigma)
+        # Painters put out velocities, whatever their denoisers do.
+        self.step_settings = DistillSettings(
+            rollout=settings.rollout,
+            guidance_scale=1.0,
+            shift=settings.shift,
+            gan_weight=settings.gan_weight,
+            r1_weight=settings.r1_weight,
+            fidelity_weight=settings.fidelity_weight,
+        )
+
+    def turn(self, step: int) -> tuple[str, ...]:
+        return ("student",) if is_students_turn(step) else ("fake_score", "discriminator")
+
+    def draw(self, step: int, samples: Sequence[int]) -> TinyBatch:
+        return self.data.draw(step, samples)
+
+    def names(self, batch: TinyBatch) -> list[str]:
+        return batch.names
+
+    def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
+        eyes = Eyes(self.codec, batch.pairs)
+        pixels = batch.pairs.pixels.to(draws.device)
+        given = Given(*noise_latents(batch.pairs.surroundings.to(draws.device), draws, self.noising))
+        student, fake_score = eyes.network(self.student), eyes.network(self.fake_score)
+        features = eyes.features(self.teacher, (TAP,))
+        if not is_students_turn(step):
+            return critic_step(
+                student,
+                fake_score,
+                pixels,
+                given,
+                draws,
+                self.step_settings,
+                features=features,
+                discriminator=self.judge,
+            )
+        return student_step(
+            student,
+            eyes.network(self.teacher),
+            fake_score,
+            pixels,
+            given,
+            draws,
+            self.step_settings,
+            iteration=step,
+            features=features,
+            discriminator=self.judge,
+            native=to_native(pixels, SCALE),
+            downsample=CELL,
+        )
+
+    def position(self) -> dict[str, Any]:
+        return {}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        pass
+
+    def sample(self, average: nn.Module) -> Tensor:
+        times = torch.tensor(TIMES)
+        return grid(average, self.data, self.codec, lambda denoise, noise: sample_renoise(denoise, noise, times))
+
+    def export(self, average: Mapping[str, Tensor], folder: Path, steps: int) -> Path:
+        made_by = f"latpix.training.recipes.flux2_tiny_distill, {steps} steps"
+        return export(average, ROW, folder, made_by, self.data, torch.bfloat16)

@@ -1,0 +1,69 @@
+"""Two processes over gloo train as one does: gradients, losses, saves."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import painter_job
+import pytest
+import torch
+
+from latpix.training.log import read_log
+from latpix.training.state import load_into, shapes_in
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(Path(painter_job.__file__).parent), "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, painter_job.__file__, folder, str(port)], check=True, env=environment, timeout=300)
+    return folder
+
+
+def losses(run):
+    return torch.tensor([line["total"] for line in read_log(run)], dtype=torch.float64)
+
+
+def weights(run):
+    return torch.load(run / "weights.pt", weights_only=True)
+
+
+def saved(run, step):
+    path = run / "saves" / f"step_{step:08d}"
+    tensors = {name: torch.zeros(shape) for name, shape in shapes_in(path).items()}
+    load_into(tensors, path)
+    return tensors
+
+
+def test_gradients_of_sharded_weights_are_those_of_whole_ones(folder):
+    one, two = (torch.load(folder / f"gradients_{ranks}.pt", weights_only=True) for ranks in (1, 2))
+    assert one.keys() == two.keys()
+    assert len(one) > 50
+    for name, gradient in one.items():
+        assert (two[name] - gradient).norm() <= 1e-6 * gradient.norm() + 1e-9, name
+
+
+def test_twenty_steps_on_two_processes_lose_what_they_lose_on_one(folder):
+    one, two = losses(folder / "one"), losses(folder / "two")
+    assert len(one) == painter_job.STEPS
+    torch.testing.assert_close(two, one, rtol=1e-5, atol=0)
+    assert one[-5:].mean() < one[:5].mean()
+
+
+def test_two_processes_go_on_bit_for_bit_from_their_save(folder):
+    unbroken, resumed = saved(folder / "two", painter_job.STEPS), saved(folder / "two_then_two", painter_job.STEPS)
+    assert unbroken.keys() == resumed.keys()
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_one_process_goes_on_with_the_save_of_two(folder):
+    torch.testing.assert_close(losses(folder / "two_then_one"), losses(folder / "one"), rtol=1e-5, atol=0)
+    for name, weight in weights(folder / "one").items():
+        torch.testing.assert_close(weights(folder / "two_then_one")[name], weight, rtol=1e-3, atol=1e-5)
