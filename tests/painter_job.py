@@ -69,27 +69,27 @@ class PainterJob:
         return folder / "weights.pt"
 
 
-def run(folder, **changes):
-    world = join("cpu")
-    settings = painter_config(batch=2 // world.ranks, **changes)
+def run(folder, context=1):
+    world = join("cpu", context=context)
+    settings = painter_config(batch=2 // world.teams, context=context)
     try:
         train(PainterJob(settings), settings, folder, world=world)
     finally:
         world.close()
 
 
-def gradients(folder):
-    """Those of two samples, whole, for each number of processes."""
-    world = join("cpu")
+def gradients(folder, context=1):
+    """Those of two samples, whole, for each number of processes, and of those that share a picture."""
+    world = join("cpu", context=context)
     job = PainterJob(painter_config())
     world.shard(job.network)
-    samples = range(2) if world.ranks == 1 else [world.rank]
+    samples = range(2) if world.teams == 1 else [world.team]
     job.losses(job.draw(0, samples), 0, SampleDraws(0, 0, samples)).total.backward()
     with torch.no_grad():
         world.average([weight.grad for weight in job.network.parameters() if weight.grad is not None])
     found = {name: whole(w.grad) for name, w in job.network.named_parameters() if w.grad is not None}
     if world.first:
-        torch.save(found, folder / f"gradients_{world.ranks}.pt")
+        torch.save(found, folder / f"gradients_{world.ranks}_{context}.pt")
     world.close()
 
 
@@ -101,8 +101,11 @@ if __name__ == "__main__":
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     gradients(folder)
     on_ranks(lambda: gradients(folder), 2, port)
+    for ranks, context in ((2, 2), (4, 4), (4, 2)):
+        on_ranks(lambda context=context: gradients(folder, context), ranks, port)
     on_ranks(lambda: run(folder / "one"), 1, port)
     on_ranks(lambda: run(folder / "two"), 2, port)
+    on_ranks(lambda: run(folder / "shared", context=2), 2, port)
     for again, count in (("two_then_two", 2), ("two_then_one", 1)):  # from the middle of the run of two
         shutil.copytree(folder / "two", folder / again)
         shutil.rmtree(folder / again / "saves/step_00000020")

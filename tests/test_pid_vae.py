@@ -105,6 +105,8 @@ def test_a_hook_that_offloads_is_called_before_the_work(checkpoints):
     painter._hf_hook = Hook()
     painter.decode(raw_latent(painter.wrapped, "sdxl")[0])
     assert calls == [painter]
+    painter.encode(dead_leaves(64, 64))
+    assert calls == [painter, painter]
 
 
 def test_a_vae_of_another_space_is_refused_with_what_would_fit(checkpoints):

@@ -27,8 +27,6 @@ WIDTH = 6
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig(RunConfig):
     bad_step: int | None = None  # whose loss is no number
-    clip: float | None = 1.0
-    rates: tuple[float, ...] = (1e-2, 1e-2)
 
 
 def toy_config(**changes):
@@ -44,9 +42,10 @@ class ToyJob:
         self.settings = settings
         networks = [nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, WIDTH)) for _ in range(2)]
         networks[0].register_parameter("frozen", nn.Parameter(torch.ones(3), requires_grad=False))
+        shared = {"learning_rate": 1e-2, "weight_decay": 0.01, "warmup_updates": 5, "clip": 1.0}
         self.parts = {
-            name: Part(network=network, learning_rate=rate, weight_decay=0.01, warmup_updates=5, clip=settings.clip)
-            for name, network, rate in zip(("student", "critic"), networks, settings.rates, strict=True)
+            "student": Part(network=networks[0], muon=("0.",), **shared),
+            "critic": Part(network=networks[1], **shared),
         }
         self.frozen = {"teacher": nn.Linear(WIDTH, WIDTH).requires_grad_(False)}
         self.drawn = 0  # samples so far: the data's own position

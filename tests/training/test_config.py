@@ -70,8 +70,19 @@ def test_a_run_goes_on_with_other_steps_but_not_with_another_rate(tmp_path):
 
 def test_a_recipe_of_ones_own_is_a_file(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text('COMMAND, AVERAGED = "train", "a"\nconfig = outline = build = print\n')
-    assert find_recipe(str(file), "train").AVERAGED == "a"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from latpix.training.config import RunConfig\n"
+        'COMMAND, AVERAGED = "train", "a"\n'
+        "outline = build = print\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Mine(RunConfig):\n"
+        "    width: int = 3\n"
+        "def config():\n"
+        "    return Mine(steps=1, batch=1, size=64)\n"
+    )
+    assert with_settings(find_recipe(str(file), "train").config(), ["width=7"]).width == 7
     with pytest.raises(UsageError, match="no such Python file"):
         find_recipe(str(tmp_path / "none.py"), "train")
 

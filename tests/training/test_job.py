@@ -8,7 +8,7 @@ from torch import nn
 from latpix.errors import TrainingError
 from latpix.sampling.paths import LEAST_TIME
 from latpix.training.job import Part, SampleDraws
-from latpix.training.optimizers import make_optimizer, prepare_gradients, trained
+from latpix.training.optimizers import make_optimizers, prepare_gradients, trained
 from latpix.training.painter import Painter
 from latpix.training.parallel import World
 from latpix.training.state import Saves, load_into
@@ -54,12 +54,21 @@ def test_a_small_gradient_is_left_alone_and_an_overflowing_norm_forbids_the_step
 
 def test_decay_reaches_biases_too():
     part = Part(network=nn.Linear(2, 2), learning_rate=0.1, weight_decay=0.5)
-    optimizer = make_optimizer(part)
+    (optimizer,) = make_optimizers(part)
     for weight in trained(part.network).values():
         weight.grad = torch.zeros_like(weight)
     before = part.network.bias.detach().clone()
     optimizer.step()
     torch.testing.assert_close(part.network.bias.detach(), before * (1 - 0.1 * 0.5))
+
+
+def test_muon_has_the_matrices_that_a_part_names_and_adam_every_other_weight():
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    adam, muon = make_optimizers(Part(network=network, learning_rate=0.1, muon=("1.",)))
+    (matrices,) = (group["params"] for group in muon.param_groups)
+    assert [id(weight) for weight in matrices] == [id(network[1].weight)]
+    (others,) = (group["params"] for group in adam.param_groups)
+    assert {id(weight) for weight in others} == {id(w) for w in (network[0].weight, network[0].bias, network[1].bias)}
 
 
 def test_a_painters_velocity_is_that_of_the_x0_it_puts_out_and_its_features_those_of_its_blocks():

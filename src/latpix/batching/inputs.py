@@ -25,6 +25,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "caption": (str,),
     "seed": (int,),
     "output": (str,),
+    "reference": (str,),
 }
 
 

@@ -92,7 +92,7 @@ def run_recipe(
     from latpix.training.parallel import join
 
     folder = run or Path("runs") / Path(recipe).stem
-    world = join(device)
+    world = join(device, context=resolved.context)
     try:
         job = module.build(resolved, assets, world.device)
         outcome = train_loop(

@@ -68,20 +68,25 @@ def sample(name: str, original: Float[Tensor, "1 3 H W"]) -> Sample:
     return Sample(name=name, original=original, native=shrink(original))
 
 
-def shrink(pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 y x"]:
+def shrink(pixels: Float[Tensor, "b 3 H W"], *, scale: int = SCALE) -> Float[Tensor, "b 3 y x"]:
     """A quarter of the size, bicubic with antialiasing, as a file would hold it."""
-    size = (pixels.shape[-2] // SCALE, pixels.shape[-1] // SCALE)
+    size = (pixels.shape[-2] // scale, pixels.shape[-1] // scale)
     return rounded(F.interpolate(pixels, size=size, mode="bicubic", antialias=True))
 
 
-def plain_upscale(pixels: Float[Tensor, "1 3 y x"]) -> Float[Tensor, "1 3 H W"]:
-    """Four times the size by Pillow's Lanczos filter, from 256 levels to 256 levels: what a user does today."""
+def plain_upscale(
+    pixels: Float[Tensor, "1 3 y x"], *, size: tuple[int, int] | None = None
+) -> Float[Tensor, "1 3 H W"]:
+    """To ``size`` (height, width; default four times), by Pillow's Lanczos filter, from 256 levels to 256 levels: what
+    a user does today.
+    """
     import numpy as np
     from PIL import Image
 
     levels = ((pixels[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     image = Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())  # [y, x, 3]
-    large = image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.LANCZOS)
+    height, width = size or (image.height * SCALE, image.width * SCALE)
+    large = image.resize((width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(large)).permute(2, 0, 1)[None].float().to(pixels.device) / 127.5 - 1
 
 

@@ -3,6 +3,7 @@
 Scale is head_width^-0.5; no mask but the one that hides the padding of windows at the border; no dropout.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +14,12 @@ from torch import Tensor
 from latpix.network.rope import Rotation, grid_rotation, rotate
 
 Heads = Float[Tensor, "b n heads k"]
+SeenHeads = Float[Tensor, "b m heads k"]  # keys and values, of which there may be more than queries
 
 
-def attend(q: Heads, k: Heads, v: Heads, mask: Bool[Tensor, "b 1 1 n"] | None = None) -> Float[Tensor, "b n width"]:
+def attend(
+    q: Heads, k: SeenHeads, v: SeenHeads, mask: Bool[Tensor, "b 1 1 m"] | None = None
+) -> Float[Tensor, "b n width"]:
     """Scaled dot-product attention in ``v``'s type; heads merged. ``mask`` is true where a key may be seen."""
     q, k, v = (x.transpose(1, 2) for x in (q.to(v.dtype), k.to(v.dtype), v))  # [b, heads, n, d]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
@@ -70,15 +74,21 @@ class Scope:
 
     rotation: Rotation
     windows: Windows | None = None
+    # Where a picture's patches are shared out: from this process's keys or values to those of all, in their order.
+    everyone: Callable[[Tensor], Tensor] | None = None
 
     def attend(self, q: Heads, k: Heads, v: Heads) -> Float[Tensor, "b n width"]:
         """Self-attention of image tokens; queries and keys are rotated here."""
         if self.windows is None:
-            return attend(rotate(q, self.rotation), rotate(k, self.rotation), v)
+            return attend(rotate(q, self.rotation), self.seen(rotate(k, self.rotation)), self.seen(v))
         batch = len(q)
         q, k, v = (self.windows.split(x) for x in (q, k, v))
         out = attend(rotate(q, self.rotation), rotate(k, self.rotation), v, self.windows.mask(batch))
         return self.windows.merge(out, batch)
+
+    def seen(self, x: Heads) -> SeenHeads:
+        """The keys or values that queries see: those of the whole picture."""
+        return x if self.everyone is None else self.everyone(x)
 
 
 def make_scopes(

@@ -72,7 +72,7 @@ class PatchBlock(nn.Module):
         if caption_rotation is not None:
             cq, ck = rotate(cq, caption_rotation), rotate(ck, caption_rotation)
         q, k = rotate(q, scope.rotation), rotate(k, scope.rotation)
-        pairs = ((cq, q), (ck, k), (cv, v))  # the caption's tokens come first
+        pairs = ((cq, q), (ck, scope.seen(k)), (cv, scope.seen(v)))  # the caption's tokens come first
         joint = attend(*(torch.cat([c.to(i.dtype), i], dim=1) for c, i in pairs))  # [b, l + n, d]
         from_caption, from_image = joint.split([caption.shape[1], image.shape[1]], dim=1)
         image = image + gate1 * self.image.out(from_image)

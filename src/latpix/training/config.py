@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import pkgutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ class RunConfig:
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the networks; weights and losses are float32
     recompute: bool = False  # activations of blocks, in the backward pass, instead of keeping them
+    context: int = 1  # processes that share each picture, for those that one cannot hold
     ema_width: float = 0.1  # of the average's profile, as a share of the run
     save_every: int = 500  # steps
     keep: int = 3  # saves
@@ -44,7 +46,7 @@ class RunConfig:
 
 # A run that goes on may be given others: they say how long it is, what it leaves behind, and how the samples of a step
 # are shared out, which has to change with the number of processes.
-MAY_CHANGE = ("steps", "save_every", "keep", "log_every", "sample_every", "batch", "accumulate", "recompute")
+MAY_CHANGE = ("steps", "save_every", "keep", "log_every", "sample_every", "batch", "accumulate", "recompute", "context")
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -77,7 +79,7 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
 
 def check(config: RunConfig) -> None:
     """Raise UsageError where a number that counts something is below 1."""
-    for key in ("steps", "batch", "size", "accumulate", "save_every", "keep", "log_every", "sample_every"):
+    for key in ("steps", "batch", "size", "accumulate", "context", "save_every", "keep", "log_every", "sample_every"):
         if getattr(config, key) < 1:
             raise UsageError(f"{key}={getattr(config, key)}: expected 1 or more.")
 
@@ -168,10 +170,11 @@ def _load_name(name: str) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"latpix_recipe_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(f'"{path}" is no recipe: there is no such Python file.')
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where types written as text are looked up
     spec.loader.exec_module(module)
     return module
 

@@ -70,8 +70,8 @@ def forecast(outline: Outline, averaged: str, settings: RunConfig, *, ranks: int
         weight_bytes=WEIGHT * kept // ranks,
         optimizer_bytes=(GRADIENT + MOMENTS) * trained // ranks,
         gathered_bytes=0 if ranks == 1 else 2 * WEIGHT * largest,
-        activation_bytes=activations,
-        samples_per_step=settings.batch * settings.accumulate * ranks,
+        activation_bytes=activations // settings.context,
+        samples_per_step=settings.batch * settings.accumulate * ranks // settings.context,
         samples_per_epoch=outline.samples_per_epoch,
     )
 

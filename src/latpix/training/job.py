@@ -31,6 +31,7 @@ class Part:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_updates: int = 0  # of its own updates, not of the run's steps
+    muon: tuple[str, ...] = ()  # matrices and kernels whose names begin so are Muon's, the rest AdamW's
     clip: float | None = 0.1  # largest L2 norm of its gradient; None: as it is
 
 
@@ -38,7 +39,7 @@ class SampleDraws:
     """Seeded draws (training/draws.py) of some samples: row i of a draw is a function of its name and of sample i.
 
     So neither the other samples of a batch nor draws that an objective left out change it. Draws of a single number
-    (shape ``()``) belong to the step: all processes get the same.
+    (shape ``()``) belong to the step: all processes get the same. Kinds of devices differ in what they draw.
     """
 
     def __init__(self, seed: int, step: int, samples: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -47,28 +48,26 @@ class SampleDraws:
         self.asked: Counter[str] = Counter()
 
     def uniform(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        return self._draw(name, shape, lambda own, rest: torch.rand(rest, generator=own))
+        return self._draw(name, shape, lambda own, rest: torch.rand(rest, generator=own, device=own.device))
 
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        return self._draw(name, shape, lambda own, rest: torch.randn(rest, generator=own))
+        return self._draw(name, shape, lambda own, rest: torch.randn(rest, generator=own, device=own.device))
 
     def choice(self, name: str, shape: tuple[int, ...], count: int) -> Tensor:
-        return self._draw(name, shape, lambda own, rest: torch.randint(count, rest, generator=own))
+        return self._draw(name, shape, lambda own, rest: torch.randint(count, rest, generator=own, device=own.device))
 
     def _draw(self, name: str, shape: tuple[int, ...], draw: Draw) -> Tensor:
         which = (zlib.crc32(name.encode()), self.asked[name])
         self.asked[name] += 1
         if not shape:
-            return draw(generator(self.seed, self.step, *which, TOGETHER), ()).to(self.device)
+            return draw(self._generator(*which, TOGETHER), ())
         assert shape[0] == len(self.samples), f"{shape[0]} rows for {len(self.samples)} samples"
-        own = [generator(self.seed, self.step, *which, APART, sample) for sample in self.samples]
-        return torch.stack([draw(one, shape[1:]) for one in own]).to(self.device)
+        return torch.stack([draw(self._generator(*which, APART, sample), shape[1:]) for sample in self.samples])
 
-
-def generator(*numbers: int) -> torch.Generator:
-    """A generator that any list of numbers seeds; near lists give unlike draws."""
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    def _generator(self, *numbers: int) -> torch.Generator:
+        """One that these numbers seed, on the device; near numbers give unlike draws."""
+        state = np.random.SeedSequence((self.seed, self.step, *numbers)).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
 @runtime_checkable  # the tests check every signature at run time

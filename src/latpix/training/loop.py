@@ -27,7 +27,7 @@ from latpix.training.learning_rate import warm_up
 from latpix.training.log import RunLog
 from latpix.training.optimizers import (
     expect_state,
-    make_optimizer,
+    make_optimizers,
     prepare_gradients,
     state_of,
     trained,
@@ -73,6 +73,8 @@ def train(
     # 1. the folder
     if world.first:
         run.mkdir(parents=True, exist_ok=True)
+        for unfinished in run.glob("*.part"):  # when a process was killed
+            unfinished.unlink()
         save_config(settings, run)
     world.meet()
     saves = Saves(run / "saves", keep=settings.keep, group=world.group)
@@ -84,7 +86,7 @@ def train(
             recompute_blocks(network)
         world.shard(network)
     weights = {name: trained(part.network) for name, part in job.parts.items()}
-    optimizers = {name: make_optimizer(part) for name, part in job.parts.items()}
+    optimizers = {name: make_optimizers(part) for name, part in job.parts.items()}
     exponent = power_exponent(settings.ema_width)
     kept = dict(average.named_parameters())
     learned = weights[job.averaged]
@@ -102,10 +104,10 @@ def train(
     if saves.all():
         last = saves.all()[-1]
         shapes = shapes_in(last)
-        for name, optimizer in optimizers.items():
+        for name, own_optimizers in optimizers.items():
             prefix = f"optimizer.{name}."
             own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-            expect_state(optimizer, weights[name], own)
+            expect_state(own_optimizers, weights[name], own)
         load_into(tensors(), last, world.group)
         facts = read_facts(last, world.rank)
         step, updates = facts["step"], facts["updates"]
@@ -124,32 +126,31 @@ def train(
 
     # 4. steps
     began, since = time.monotonic(), (time.monotonic(), step)
-    share = settings.batch * world.ranks
+    share = settings.batch * world.teams
     finished = step >= settings.steps
     position = job.position()
     try:
         while not finished:
             turn = job.turn(step)
-            for name, optimizer in optimizers.items():
-                part = job.parts[name]
-                for group in optimizer.param_groups:
+            for name, part in job.parts.items():
+                for group in (group for optimizer in optimizers[name] for group in optimizer.param_groups):
                     group["lr"] = part.learning_rate * warm_up(updates[name], part.warmup_updates)
 
             # 4a. gradients, of one batch or several
             sums: dict[str, Tensor] = {}
             for turn_of in range(settings.accumulate):
-                first = turn_of * share + world.rank * settings.batch
+                first = turn_of * share + world.team * settings.batch
                 samples = range(first, first + settings.batch)
                 batch = job.draw(step, samples)
                 made = job.losses(batch, step, SampleDraws(settings.seed, step, samples, world.device))
                 for name, loss in {"total": made.total, **made.losses}.items():
                     sums[name] = sums.get(name, 0) + loss.detach().float() / (settings.accumulate * world.ranks)
                 if not _all_finite(made.total, world):
-                    mine = job.names(batch) if not torch.isfinite(made.total).item() else []
                     save()  # the state before this step, so that it can be looked into
                     saves.wait()
-                    log.write(step + 1, {"error": "the loss is no number", "samples": mine})
-                    raise TrainingError(_no_number(step + 1, mine, made.losses, run))
+                    wrong = world.gather([] if torch.isfinite(made.total).item() else job.names(batch))
+                    log.write(step + 1, {"error": "the loss is no number", "samples": wrong})
+                    raise TrainingError(_no_number(step + 1, wrong, made.losses, run))
                 (made.total / settings.accumulate).backward()
             position = job.position()
 
@@ -158,7 +159,8 @@ def train(
             for name in turn:
                 norms[name], finite = prepare_gradients(weights[name].values(), job.parts[name].clip, world)
                 if finite:
-                    optimizers[name].step()
+                    for optimizer in optimizers[name]:
+                        optimizer.step()
                     if name == job.averaged:
                         decay = average_decay(updates[name], exponent)
                         update_average([local(kept[key]) for key in learned], map(local, learned.values()), decay)
@@ -208,9 +210,8 @@ def _all_agree(mine: bool, world: World) -> bool:
 
 def _no_number(step: int, samples: list[str], losses: dict[str, Tensor], run: Path) -> str:
     wrong = [name for name, loss in losses.items() if not math.isfinite(float(loss.detach()))]
-    where = f"Its samples: {', '.join(samples)}." if samples else "It was another process's samples; see its message."
     return (
-        f"the loss of step {step} is no number ({', '.join(wrong) or 'total'}). {where} "
+        f"the loss of step {step} is no number ({', '.join(wrong) or 'total'}). Its samples: {', '.join(samples)}. "
         f'The state before it is saved in "{run / "saves"}"; look at the samples, or lower the learning rate.'
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latpix.network.layers import TIMESTEP_SCALE
 from latpix.network.model import Denoiser
 from latpix.sampling.paths import Prediction, velocity_of
+from latpix.training.bands import Bands
 from latpix.training.given import Caption, Latent, PerSample, Pixels, per_pixel
 
 Precision = Literal["float32", "bfloat16"]
@@ -25,6 +26,7 @@ class Painter(nn.Module):
         self.network = network
         self.prediction: Prediction = prediction
         self.precision = precision
+        self.bands: Bands | None = None  # set where processes share a picture
 
     def forward(
         self,
@@ -39,14 +41,21 @@ class Painter(nn.Module):
     ) -> Pixels | list[Tensor]:
         """The velocity, float32; with ``after`` the features after these patch blocks instead."""
         height, width = x_t.shape[-2:]
-        network, low = self.network, self.precision == "bfloat16"
+        network, bands, low = self.network, self.bands, self.precision == "bfloat16"
         with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=low):
             condition = network.condition(
                 height=height, width=width, latent=latent, latent_sigma=latent_sigma, caption=caption, image=image
             )
+            shown = x_t
+            if bands is not None:
+                shown, condition = bands.pixels(x_t), bands.condition(condition)
             if after:
-                return network.features(x_t, timestep, condition, after)
-            output = network(x_t, timestep, condition).float()
+                features = network.features(shown, timestep, condition, after)
+                # Sharded modules must not hand out views: what brings their weights back hangs on their output.
+                return [feature.clone() if bands is None else bands.join(feature, dim=2) for feature in features]
+            output = network(shown, timestep, condition).float()
+        if bands is not None:
+            output = bands.join(output, dim=2)
         return velocity_of(self.prediction, x_t, per_pixel(timestep / TIMESTEP_SCALE), output)
 
 

@@ -2,6 +2,8 @@
 
 Run under torchrun; without it, or with one process, nothing here changes anything. Gradients are averages over all
 processes, so a loss that is a mean over samples has the gradient it would have on one process with all the samples.
+Processes of a team also share each picture (training/bands.py): they draw the same samples and noise, and each computes
+the whole loss, so the average over processes is right there too.
 Weights are gathered in float32 a block at a time; autocast makes them bfloat16 where they are used.
 Source: Zhao et al. 2023, "PyTorch FSDP".
 """
@@ -18,6 +20,9 @@ from torch.distributed.tensor import DTensor
 
 from latpix.devices import pick_device
 from latpix.distributed import ranks_of_torchrun
+from latpix.errors import UsageError
+from latpix.training.bands import Bands
+from latpix.training.painter import Painter
 
 UNITS = ("PatchBlock", "PixelBlock", "LatentProjection", "CaptionEmbedding")  # gathered and freed as one
 
@@ -45,6 +50,18 @@ class World:
     ranks: int = 1
     mesh: DeviceMesh | None = None
     group: dist.ProcessGroup | None = None  # of all, for the thread that saves: it must not meet the loop's messages
+    context: int = 1  # processes that share each picture
+    context_group: dist.ProcessGroup | None = None  # those that share this one's
+
+    @property
+    def team(self) -> int:
+        """Which samples are this process's: those of its team, whose processes share each picture."""
+        return self.rank // self.context
+
+    @property
+    def teams(self) -> int:
+        """How many samples are worked on at once."""
+        return self.ranks // self.context
 
     @property
     def first(self) -> bool:
@@ -56,6 +73,9 @@ class World:
         network.to(self.device)
         if self.mesh is None:
             return
+        for module in network.modules():
+            if isinstance(module, Painter) and self.context_group is not None:
+                module.bands = Bands(self.context_group)
         # A single number cannot be split: each process keeps it, and ``average`` brings the gradients together.
         numbers = {weight for weight in network.parameters() if weight.ndim == 0}
         for module in network.modules():
@@ -86,6 +106,14 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def gather(self, names: list[str]) -> list[str]:
+        """The lists of all processes, joined."""
+        if self.mesh is None:
+            return names
+        found: list[list[str]] = [[] for _ in range(self.ranks)]
+        dist.all_gather_object(found, names, group=self.group)
+        return list(dict.fromkeys(name for each in found for name in each))
+
     def meet(self) -> None:
         """Wait until all processes are here."""
         if self.mesh is not None:
@@ -97,13 +125,21 @@ class World:
             dist.destroy_process_group()
 
 
-def join(device: str = "auto") -> World:
+def join(device: str = "auto", *, context: int = 1) -> World:
     """Meet the processes that torchrun started.
 
     Args:
         device: "auto" takes an accelerator where there is one, one for each process of a machine.
+        context: how many neighbouring processes share each picture.
+
+    Raises:
+        UsageError: the processes do not divide into such teams.
     """
     ranks = ranks_of_torchrun()
+    if ranks.size % context:
+        raise UsageError(
+            f"{ranks.size} processes do not divide into teams of {context}: change context, or their number."
+        )
     picked = pick_device(ranks.device(device))
     if ranks.size == 1:
         return World(picked)
@@ -111,4 +147,8 @@ def join(device: str = "auto") -> World:
         torch.cuda.set_device(picked)
     dist.init_process_group("cpu:gloo,cuda:nccl" if picked.type == "cuda" else "gloo")
     mesh = init_device_mesh(picked.type, (ranks.size,))
-    return World(picked, ranks.rank, ranks.size, mesh, dist.new_group(backend="gloo"))
+    savers = dist.new_group(backend="gloo")
+    teams = [dist.new_group(range(first, first + context)) for first in range(0, ranks.size, context)]
+    own = teams[ranks.rank // context] if context > 1 else None
+    assert own is None or isinstance(own, dist.ProcessGroup)
+    return World(picked, ranks.rank, ranks.size, mesh, savers, context, own)

@@ -108,9 +108,10 @@ class Saves:
         save(tensors, storage_writer=FileSystemWriter(part), process_group=self.group, no_dist=alone)
         self._meet()
         if self.rank == 0:
-            if path.exists():  # the step at which a run went on, saved again
-                shutil.rmtree(path)
-            part.rename(path)
+            if path.exists():  # a run that went on, and was stopped, at the very step: the same state
+                shutil.rmtree(part)
+            else:
+                part.rename(path)
             for old in self.all()[: -self.keep]:
                 shutil.rmtree(old.rename(old.with_suffix(".part")))  # never half a save under a whole one's name
         self._meet()

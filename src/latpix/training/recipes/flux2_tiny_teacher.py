@@ -5,9 +5,10 @@
 One step: noise some latents, decode them anew, mix pictures with noise at shifted logit-normal times, compare
 velocities (training/teacher_step.py). The network is flux2-tiny's own and puts out x0, so its errors at small times
 weigh 1 / max(t, 0.05)^2. Everything is trained jointly: there is no prior to start from. No caption, and no latent
-is dropped: the picture that it paints on would go on telling what is there.
+is dropped: the picture that it paints on would go on telling what is there. Muon has the blocks and convolutions: on
+made-up pictures (size 128, batch 4) the loss of steps 91 to 120 was 0.668 at rate 1e-3, AdamW's 0.704.
 
-Hardware: two CPU cores for a trial (size=128, batch=2: about 0.5 s a step); meant for one GPU. What to expect: the
+Hardware: two CPU cores for a trial (size=128, batch=2: 0.5 s a step and thread); meant for one GPU. What to expect: the
 teacher in 25 steps is sharper than codec and Lanczos, and worse than the student that it makes.
 RUN/flux2-tiny-teacher.safetensors is what `latpix distill flux2_tiny_distill` starts from.
 """
@@ -15,7 +16,7 @@ RUN/flux2-tiny-teacher.safetensors is what `latpix distill flux2_tiny_distill` s
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,12 @@ from latpix.training.tiny_samples import grid
 COMMAND, AVERAGED = "train", "teacher"
 SHIFT = DynamicShift(base=6.0, reference=2048)
 SAMPLE_STEPS = 8
+MUON = (
+    "network.patch_blocks",
+    "network.latent_projection.latent_stack",
+    "network.latent_projection.image_stack",
+    "network.latent_projection.merge_blocks",
+)
 ROW = replace(
     find("flux2-tiny"),
     name="flux2-tiny-teacher",
@@ -50,7 +57,8 @@ ROW = replace(
 class Config(RunConfig):
     """All that decides a run; saved beside its weights."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
+    optimizer: Literal["muon", "adamw"] = "muon"  # of blocks and convolutions; several processes need adamw
     warmup_updates: int = 200
     clip: float = 1.0  # of small networks' gradients; the releases' 0.1 would hide a divergence
     noised: float = 0.75  # share of latents
@@ -93,6 +101,7 @@ class TeacherJob:
             network=Painter(network, "x0", settings.precision),
             learning_rate=settings.learning_rate,
             warmup_updates=settings.warmup_updates,
+            muon=MUON if settings.optimizer == "muon" else (),
             clip=settings.clip,
         )
         self.parts: Mapping[str, Part] = {"teacher": part}
