@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from latpix.training.auxiliary_rgb import auxiliary_rgb_loss, to_native, to_ycc
+from latpix.data.pictures import reduced
+from latpix.training.auxiliary_rgb import auxiliary_rgb_loss, to_ycc
 
 GENERATOR = torch.Generator().manual_seed(0)
 PREDICTED, TARGET = (torch.rand(3, 3, 8, 8, generator=GENERATOR) * 1.6 - 0.8 for _ in range(2))
@@ -16,10 +17,10 @@ def test_grey_has_no_colour_and_white_is_bright():
 
 
 def test_native_pictures_have_floored_sides_and_stay_in_range():
-    native = to_native(torch.randn(1, 3, 30, 45).sign(), 4)
+    native = reduced(torch.randn(1, 3, 30, 45).sign(), 4)
     assert native.shape == (1, 3, 7, 11)
     assert native.abs().max() <= 1
-    torch.testing.assert_close(to_native(torch.full((1, 3, 16, 8), 0.3), 4), torch.full((1, 3, 4, 2), 0.3))
+    torch.testing.assert_close(reduced(torch.full((1, 3, 16, 8), 0.3), 4), torch.full((1, 3, 4, 2), 0.3))
 
 
 def test_the_true_picture_costs_nothing_and_brightness_costs_a_quarter():

@@ -4,14 +4,12 @@ import pytest
 import torch
 from made_pictures import dead_leaves
 from PIL import Image
-from torch.nn import functional as F
 
 from latpix.backbones.codec import Codec
 from latpix.backbones.lite import overview
 from latpix.backbones.taef2 import Taef2
 from latpix.errors import UsageError
 from latpix.training.latent_noising import noise_by
-from latpix.training.made_up import leaves
 from latpix.training.pairs import MARGIN, reduce
 from latpix.training.photographs import to_levels
 from latpix.training.tiny_pairs import Eyes, TinyPairs, count_crops, noised_overviews, versions
@@ -27,20 +25,13 @@ def data(codec):
     return TinyPairs(None, codec, size=128, seed=3)
 
 
-def test_made_up_pictures_are_alike_on_every_machine_and_have_detail_at_every_scale():
-    picture = leaves(256, seed=1)
-    assert torch.equal(picture, leaves(256, seed=1))
-    assert int(picture.long().sum()) == 24408729
-    assert all(float(F.avg_pool2d(picture.float(), side).std()) > 5 for side in (1, 4, 16, 64))
-
-
 def test_a_sample_depends_on_its_number_not_on_who_else_is_drawn(data):
     all_four, one = data.draw(7, range(4)), data.draw(7, [2])
     assert all_four.names[2] == one.names[0]
     assert torch.equal(all_four.pairs.pixels[2], one.pairs.pixels[0])
     assert torch.equal(all_four.pairs.surroundings[2], one.pairs.surroundings[0])
     assert data.draw(8, [2]).names != one.names
-    assert "leaves" in one.names[0]
+    assert "made up" in one.names[0]
 
 
 def test_pixels_base_and_latent_of_a_crop_lie_on_each_other(data, codec):

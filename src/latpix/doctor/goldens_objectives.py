@@ -9,13 +9,14 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor
 
+from latpix.data.pictures import reduced
 from latpix.doctor.family import Case, Golden, Tensors, skip
 from latpix.doctor.rows import error_in_tolerances
 from latpix.latents.noising import edm_to_vp
 from latpix.latents.spaces import NoisingRule
 from latpix.sampling.paths import Prediction, x0_of
 from latpix.sampling.schedules import DynamicShift
-from latpix.training.auxiliary_rgb import auxiliary_rgb_loss, to_native, to_ycc
+from latpix.training.auxiliary_rgb import auxiliary_rgb_loss, to_ycc
 from latpix.training.draws import Recorded
 from latpix.training.ema import average_decay, power_exponent, update_average
 from latpix.training.flow_matching import flow_matching
@@ -142,7 +143,7 @@ def run_native_and_rgb(golden: Golden) -> Iterator[Case]:
         source, _, scale = name.rpartition("x")
         if scale.isdecimal():
             pixels = groups["down"][source.rstrip("_") or "hq"]
-            yield f"down.{name}", value(to_native(pixels, int(scale)), expected)
+            yield f"down.{name}", value(reduced(pixels, int(scale)), expected)
     if "ycc" in groups:
         yield "ycc", value(to_ycc(groups["ycc"]["rgb"]), groups["ycc"]["out"])
     aux = groups.get("aux", {})

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latpix.data.pictures import reduced
 from latpix.doctor.family import Case, Golden, Tensors, exact
 from latpix.doctor.goldens_distillation import discriminator_of
 from latpix.doctor.goldens_objectives import gradient, value
@@ -14,7 +15,6 @@ from latpix.doctor.toy_network import ToyNetwork
 from latpix.sampling.samplers import sample_ode, sample_renoise
 from latpix.sampling.schedules import DynamicShift, student_times
 from latpix.training.alternation import gan_weight, is_students_turn, student_updates
-from latpix.training.auxiliary_rgb import to_native
 from latpix.training.dmd import DistillSettings, critic_step, student_step
 from latpix.training.draws import Recorded
 from latpix.training.given import Given
@@ -30,7 +30,7 @@ def run_teacher_step(golden: Golden) -> Iterator[Case]:
     """One complete step: losses, what the network was fed, and every gradient."""
     groups, given = golden.groups(), golden.tensors
     network = ToyNetwork.of(groups["net"])
-    native = to_native(given["image"], SCALE)
+    native = reduced(given["image"], SCALE)
     latent = torch.einsum("ij, bjhw -> bihw", groups["vae"]["E"], F.avg_pool2d(native, CELL))
     draws = Recorded(
         {

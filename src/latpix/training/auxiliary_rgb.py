@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latpix.training.given import PerSample, Pixels
+from latpix.training.given import PerSample
 
 NativePixels = Float[Tensor, "b 3 y x"]
 
@@ -21,12 +21,6 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 IMPORTANCE = (0.25, 1.0, 1.0)  # of Y, Cb and Cr: brightness has other teachers
 SMOOTH = 1e-3
 EMPTY = 1e-6  # a target whose mean absolute value is not above it is no picture
-
-
-def to_native(pixels: Pixels, scale: int) -> NativePixels:
-    """Pictures at native size: bicubic with antialiasing, floor(side / scale), clamped to [-1, 1]."""
-    size = (pixels.shape[-2] // scale, pixels.shape[-1] // scale)
-    return F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def to_ycc(rgb: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b 3 y x"]:

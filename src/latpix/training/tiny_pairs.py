@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from latpix.backbones.codec import Codec
 from latpix.backbones.lite import overview
 from latpix.backbones.taef2 import Taef2
+from latpix.data.made_up import made_up
 from latpix.errors import UsageError
 from latpix.training.given import Caption, Features, Latent, Network, PerSample, Pixels
-from latpix.training.made_up import leaves
 from latpix.training.pairs import CELL, LEAST_CELLS, MARGIN, SCALE, Pair, PairBatch, make_pair, reduce
 from latpix.training.photographs import LARGE, halve, read, sources, to_pixels, training_photographs
 
-MADE_UP = 6  # pictures, where there are no photographs
+MADE_UP, MADE_UP_SEED = 6, 0  # pictures, where there are no photographs
 FULL_SIZE_SOURCES = ("cid22", "clic2025")  # the packages' pictures are soft at full size: half size only
 WHOLE = SCALE * CELL  # output pixels per side of a latent cell
 
@@ -91,13 +91,13 @@ class TinyPairs:
 
     def _make_up(self, codec: Codec) -> None:
         for number in range(MADE_UP):
-            picture = leaves(LEAST_CELLS * WHOLE, seed=number)
+            picture = made_up(MADE_UP_SEED, number, height=LEAST_CELLS * WHOLE, width=LEAST_CELLS * WHOLE)
             latent = codec.encode(reduce(to_pixels(picture)[None]))
             latents, base = torch.cat([latent, latent]), codec.decode(latent).half()
             places = (LEAST_CELLS - self.side + 1) ** 2
             columns = LEAST_CELLS - self.side + 1
             pair = Pair(picture, latents.half(), torch.cat([base, base]), np.ones(places), columns)
-            self._add(pair, f"leaves {number}")
+            self._add(pair, f"made up {number}")
 
     def _read(self, assets: Path, codec: Codec) -> None:
         packages = assets / "packages"

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from latpix.backbones.codec import Codec
 from latpix.checkpoints.load import load
 from latpix.checkpoints.registry import find
+from latpix.data.pictures import reduced
 from latpix.errors import UsageError
 from latpix.network.model import Denoiser
 from latpix.network.model import build as build_network
 from latpix.sampling.samplers import sample_renoise
 from latpix.training.alternation import is_students_turn
-from latpix.training.auxiliary_rgb import to_native
 from latpix.training.config import RunConfig
 from latpix.training.discriminator import Discriminator
 from latpix.training.dmd import TIMES, DistillSettings, critic_step, student_step
@@ -182,7 +182,7 @@ class DistillJob:
             iteration=step,
             features=features,
             discriminator=self.judge,
-            native=to_native(pixels, SCALE),
+            native=reduced(pixels, SCALE),
             downsample=CELL,
         )
 
