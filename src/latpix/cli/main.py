@@ -32,6 +32,7 @@ COMMANDS = (
     "train",
     "distill",
     "doctor",
+    "evaluate",
     "verify",
 )
 MISUSED, INTERRUPTED = 2, 130

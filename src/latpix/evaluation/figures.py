@@ -5,19 +5,21 @@ where the decode ran. Letters: H W pixels, y x native pixels.
 """
 
 import math
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import mean
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from latpix.errors import PictureError
-from latpix.evaluation.metrics.delta_e import delta_e_low
+from latpix.evaluation.metrics.delta_e import delta_e_low, resized
 from latpix.evaluation.metrics.feature_distance import feature_distance
 from latpix.evaluation.metrics.features import features_of
 from latpix.evaluation.metrics.fixed_pattern import fixed_pattern
@@ -98,7 +100,7 @@ FIGURES = (
         key="fixed_pattern",
         label="fixed pattern",
         better="lower",
-        meaning="what repeats in every latent cell, in levels of 255",
+        meaning="the largest speck that every latent cell has at the same place, in levels of 255",
     ),
 )
 
@@ -108,8 +110,7 @@ class Reference:
     """What one result is compared with; pixels in [-1, 1]."""
 
     original: Float[Tensor, "1 3 H W"]
-    native: Float[Tensor, "1 3 y x"]  # the shrunk original
-    native_decode: Float[Tensor, "1 3 v u"]  # the codec's own decode of the latent, or the shrunk original again
+    native_decode: Float[Tensor, "1 3 y x"]  # the codec's own decode of the latent; of pairs the shrunk original
     cell: int  # output pixels of a latent cell's side
     patch: int  # and of a patch's
     seams: tuple[Collection[int], Collection[int]] | None = None  # rows and columns; None: wherever cells meet
@@ -139,6 +140,8 @@ def measure(pixels: Float[Tensor, "1 3 H W"], reference: Reference, keys: Collec
     pixels, original = rounded(pixels.cpu()), rounded(reference.original.cpu())
     native_decode = rounded(reference.native_decode.cpu())
     shrunk = rounded(F.interpolate(pixels, size=native_decode.shape[-2:], mode="bicubic", antialias=True))
+    # By area, as the result will be: the original itself must have no difference.
+    small = resized(original, native_decode.shape[-2], native_decode.shape[-1]).clamp(-1, 1)
     rows, columns = reference.seams or (
         range(reference.cell, pixels.shape[2], reference.cell),
         range(reference.cell, pixels.shape[3], reference.cell),
@@ -146,7 +149,7 @@ def measure(pixels: Float[Tensor, "1 3 H W"], reference: Reference, keys: Collec
     found: dict[str, Value] = {
         "psnr": _finite(psnr(pixels, original).item()),
         "ssim": ssim(pixels, original).item(),
-        "delta_e_low": delta_e_low(pixels, reference.native.cpu()).item(),
+        "delta_e_low": delta_e_low(pixels, small).item(),
         "seam": _axes(seam_ratio(pixels, rows, columns) / seam_ratio(original, rows, columns)),
         "grid": _axes(grid_ratio(pixels, patch=reference.patch) / grid_ratio(original, patch=reference.patch)),
         "roundtrip_psnr": _finite(psnr(shrunk, native_decode).item()),
@@ -176,9 +179,17 @@ def average(rows: Sequence[dict[str, Value]], keys: Collection[str]) -> dict[str
     return means
 
 
+def number(value: float | None) -> str:
+    """A figure in four digits or so; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
 def _axes(ratios: Float[Tensor, "1 2"]) -> list[float] | None:
-    """Both, or nothing where one has no lines, or the original no steps there."""
-    return ratios[0].tolist() if bool(torch.isfinite(ratios).all()) else None
+    """Both axes; one that has no lines, or no steps in the original, says what the other does."""
+    known = [ratio for ratio in ratios[0].tolist() if math.isfinite(ratio)]
+    return [known[0], known[-1]] if known else None
 
 
 def _finite(value: float) -> float | None:
@@ -186,10 +197,12 @@ def _finite(value: float) -> float | None:
 
 
 def _niqe(pixels: Float[Tensor, "1 3 H W"]) -> float | None:
-    """Nothing, where the picture is too small for it."""
+    """Nothing, where the picture is too small for it, or too flat."""
     try:
-        value = niqe(pixels)
-    except PictureError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, on means of no blocks; the result tells
+            value = niqe(pixels)
+    except (PictureError, np.linalg.LinAlgError):
         return None
     return value if math.isfinite(value) else None
 

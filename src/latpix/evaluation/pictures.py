@@ -74,9 +74,7 @@ def shrink(pixels: Float[Tensor, "b 3 H W"], *, scale: int = SCALE) -> Float[Ten
     return rounded(F.interpolate(pixels, size=size, mode="bicubic", antialias=True))
 
 
-def plain_upscale(
-    pixels: Float[Tensor, "1 3 y x"], *, size: tuple[int, int] | None = None
-) -> Float[Tensor, "1 3 H W"]:
+def plain_upscale(pixels: Float[Tensor, "1 3 y x"], *, size: tuple[int, int] | None = None) -> Float[Tensor, "1 3 H W"]:
     """To ``size`` (height, width; default four times), by Pillow's Lanczos filter, from 256 levels to 256 levels: what
     a user does today.
     """

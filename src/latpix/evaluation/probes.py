@@ -83,16 +83,7 @@ def _decode_large(checkpoint: str, device: str, like: str | None, threads: int) 
     start = time.perf_counter()
     decoder.decode(latent).cpu()
     seconds = time.perf_counter() - start
-    return Cost(
-        seconds=seconds,
-        peak_bytes=peak_bytes(decoder.device),
-        threads=threads,
-        dtype=str(decoder.dtype).removeprefix("torch."),
-    )
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory so far: what CUDA's allocator reserved, elsewhere the resident memory of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if decoder.device.type == "cuda":
+        peak = torch.cuda.max_memory_reserved()
+    return Cost(seconds=seconds, peak_bytes=peak, threads=threads, dtype=str(decoder.dtype).removeprefix("torch."))

@@ -1,9 +1,9 @@
 """The folder of an evaluation: what is measured is kept, and a second run goes on from there.
 
-    REPORT_DIR/settings.json     what was measured with which settings; others are refused
-    REPORT_DIR/rows/KEY.json     one result: a picture by one method, its figures, time and memory
-    REPORT_DIR/shown/KEY.jpg     a part of it, for the page
-    REPORT_DIR/report.json, report.html
+REPORT_DIR/settings.json     what was measured with which settings; others are refused
+REPORT_DIR/rows/KEY.json     one result: a picture by one method, its figures, time and memory
+REPORT_DIR/shown/KEY.jpg     a part of it, for the page
+REPORT_DIR/report.json, report.html
 """
 
 import hashlib
@@ -55,7 +55,9 @@ class Store:
             keys = known[method].keys() | asked[method].keys()
             differing = sorted(key for key in keys if known[method].get(key) != asked[method].get(key))
             if differing:
-                changes = "; ".join(f"{key} {known[method].get(key)}, now {asked[method].get(key)}" for key in differing)
+                changes = "; ".join(
+                    f"{key} {known[method].get(key)}, now {asked[method].get(key)}" for key in differing
+                )
                 raise OutputError(
                     f'"{self.folder}" has figures of "{method}" with other settings: {changes}. '
                     "Name another folder, or take the same settings."
@@ -72,8 +74,7 @@ class Store:
         found = _read(self.folder / "rows" / f"{key}.json")
         if found is None or found.get("digest") != digest:
             return None
-        parts = [self._part(picture, method), self._part(picture, "original")]
-        return found if not shown or all(part.is_file() for part in parts) else None
+        return found if not shown or (self.has(picture, method) and self.has(picture, "original")) else None
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """Write a row, whole or not at all."""
@@ -87,6 +88,10 @@ class Store:
             pack(pixels[0]).save(data, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
             with writing(self._part(picture, method), overwrite=True) as part:
                 part.write_bytes(data.getbuffer())
+
+    def has(self, picture: str, method: str) -> bool:
+        """Whether such a part is there."""
+        return self.folder is not None and self._part(picture, method).is_file()
 
     def shown(self, picture: str, method: str) -> bytes:
         """That part's file."""
@@ -111,7 +116,8 @@ class Store:
 def _key(picture: str, method: str) -> str:
     """A file's name: readable, and another for every picture and method."""
     readable = "".join(letter if letter.isalnum() else "-" for letter in Path(picture).stem)[:40]
-    return f"{readable}-{hashlib.sha256(f'{picture}\0{method}'.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256("\0".join((picture, method)).encode()).hexdigest()
+    return f"{readable}-{digest[:12]}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

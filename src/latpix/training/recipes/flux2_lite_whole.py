@@ -52,7 +52,7 @@ class Config:
     """All that decides a run; saved beside its weights."""
 
     seed: int = 2
-    minutes: float = 25.0
+    minutes: float = 50.0
     pool: int = 60  # million pixels encoded before the first step
     learning_rate: float = 7e-4
     warmup_steps: int = 100
