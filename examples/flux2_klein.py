@@ -13,7 +13,7 @@ import latpix
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--prompt", default="a lighthouse in fog")
 parser.add_argument("--model", default="black-forest-labs/FLUX.2-klein-4B", help="hub id or folder")
-parser.add_argument("--checkpoint", default="flux2-2k", help="name or file of the decoder")
+parser.add_argument("--checkpoint", default="flux2-tiny", help="name or file of the decoder")
 parser.add_argument("--size", type=int, default=512, help="a side of the pipeline's picture, in pixels")
 parser.add_argument("--steps", type=int, default=4)
 parser.add_argument("--stop-at", type=int, default=4)
