@@ -38,7 +38,13 @@ def write_space_checkpoint(path, space, *, caption_width=0, scale=None):
         depth=1,
         pixel_depth=1,
     )
-    row = replace(row, name=f"small-{space}", network=network, sampling=STUDENT, native_sizes=(128, 1024))
+    row = replace(
+        row,
+        name=f"small-{space}",
+        network=network,
+        sampling=replace(STUDENT, max_latent_sigma=1.0),
+        native_sizes=(128, 1024),
+    )
     save(small_network(network), row, path)
     return path
 

@@ -15,17 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latpix.backbones.codec import Codec
-from latpix.captions.prompt_prefix import NEGATIVE_PROMPT
-from latpix.captions.provide import as_states
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
 from latpix.devices import parse_bytes, pick_device, pick_dtype
-from latpix.errors import CaptionError, CheckpointError, OptionError
+from latpix.errors import CheckpointError, OptionError
 from latpix.files.latent_files import Latent
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
 from latpix.network.layers import TIMESTEP_SCALE
 from latpix.network.model import build
+from latpix.per_picture import captions_of, seeds_of, sigmas_of
 from latpix.plan import CostModel, Plan, operations_per_second
 from latpix.sampling.guidance import guide
 from latpix.sampling.noise import noise_field
@@ -155,9 +154,16 @@ class Decoder:
         story = latent if isinstance(latent, Latent) else Latent(tensor=latent, space=self.checkpoint.space)
         self._check_space(story)
         batch, _, h, w = story.tensor.shape
-        sigmas = self._sigmas(story.latent_sigma if latent_sigma is None else latent_sigma, batch)
-        seeds = _seeds((story.seed or 0) if seed is None else seed, batch)
-        captions = self._captions(story.caption if caption is None else caption, null_caption, caption_model, batch)
+        sigmas = sigmas_of(story.latent_sigma if latent_sigma is None else latent_sigma, batch, self.checkpoint)
+        seeds = seeds_of((story.seed or 0) if seed is None else seed, batch)
+        captions = captions_of(
+            story.caption if caption is None else caption,
+            null_caption,
+            batch,
+            self.checkpoint,
+            model=caption_model,
+            device=self.device,
+        )
         side, _ = self._tile(max(h, LEAST_CELLS), max(w, LEAST_CELLS), tile, memory_limit)
         count = len(self._times(steps, h, w)) - 1
         target = self._target(story, scale, size)
@@ -279,51 +285,6 @@ class Decoder:
     def _check_space(self, latent: Latent) -> None:
         check_latent(latent.tensor, self.checkpoint.space, given=latent.space, checkpoint=self.checkpoint.name)
 
-    def _sigmas(self, latent_sigma: float | Sequence[float], batch: int) -> list[float]:
-        sigmas = [*map(float, latent_sigma)] if isinstance(latent_sigma, Sequence) else [float(latent_sigma)] * batch
-        highest = self.checkpoint.sampling.max_latent_sigma
-        if len(sigmas) != batch:
-            raise OptionError(f"{len(sigmas)} values of latent_sigma for {batch} latents; give one, or one for each.")
-        for sigma in sigmas:
-            if not 0 <= sigma <= 1:
-                raise OptionError(f"latent_sigma is {sigma}, but a noise level is between 0 (clean) and 1 (noise).")
-            if sigma > highest:
-                raise OptionError(
-                    f'latent_sigma is {sigma}, but "{self.checkpoint.name}" was trained up to {highest}. '
-                    "Stop the latent model a few steps later."
-                )
-        return sigmas
-
-    def _captions(
-        self,
-        caption: str | Sequence[str] | Tensor | None,
-        null_caption: str | Tensor | None,
-        model: str | Path | None,
-        batch: int,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """States of the captions and of what guidance pushes away from, ``[batch, l, k]`` each."""
-        row = self.checkpoint
-        if not row.network.caption_width:
-            return None, None
-        if caption is None:
-            raise no_caption(row)
-        if not isinstance(caption, str | Tensor) and len(caption) not in (1, batch):
-            raise CaptionError(f"{len(caption)} captions for {batch} latents; give one, or one for each.")
-        null = (NEGATIVE_PROMPT if null_caption is None else null_caption) if row.guided else None
-        states, null_states = as_states([caption, null], model=model, device=self.device)
-        assert states is not None
-        return self._fitting(states, batch), None if null_states is None else self._fitting(null_states, batch)
-
-    def _fitting(self, states: Tensor, batch: int) -> Float[Tensor, "{batch} l k"]:
-        """Caption states that the network can read."""
-        config = self.checkpoint.network
-        if states.ndim != 3 or states.shape[-1] != config.caption_width or len(states) not in (1, batch):
-            raise CaptionError(
-                f'the caption embedding has shape {list(states.shape)}, but "{self.checkpoint.name}" reads '
-                f"[1 or {batch}, up to {config.caption_length}, {config.caption_width}]."
-            )
-        return states.to(self.device, torch.float32).expand(batch, -1, -1)
-
     def _costs(self) -> CostModel:
         weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
         return CostModel(self.checkpoint.network, weights, self.dtype, self.device.type == "cpu")
@@ -379,22 +340,6 @@ class Decoder:
         if target is None or target == (height, width):
             return pixels
         return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp(-1, 1)
-
-
-def no_caption(row: Checkpoint) -> CaptionError:
-    """The error for a picture without a caption, where the checkpoint reads one."""
-    return CaptionError(
-        f'"{row.name}" reads a caption, and none was given. Say what the picture shows (--caption TEXT, or `caption` '
-        'in Python), bring its embedding (--caption-file FILE), or paint without words (--no-caption, or caption="").'
-    )
-
-
-def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:
-    if not isinstance(seed, Sequence):
-        return [int(seed) + k for k in range(batch)]
-    if len(seed) != batch:
-        raise OptionError(f"{len(seed)} seeds for {batch} latents; give one, or one for each.")
-    return [int(one) for one in seed]
 
 
 def _count_on(on_step: OnStep | None, done: int, steps: int) -> Callable[[int, int, Tensor], None]:

@@ -5,8 +5,6 @@ files: a folder laid out as upstream's ``checkpoints``, or a hub repository
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from latpix.backbones.vae_files import read_config, read_weights
 from latpix.errors import CheckpointError, MissingExtraError
 from latpix.latents.normalize import Statistics, read_statistics
 from latpix.latents.spaces import FromFile, LatentSpace
+from latpix.libraries import quiet
 
 _MODEL_FILES = ("config.json", "model*.safetensors*")
 _KINDS = {"dinov2": ("dinov2_with_registers",), "siglip": ("siglip", "siglip_vision_model")}  # config's model_type
@@ -77,7 +76,7 @@ def _encoder(space: LatentSpace, row: Encoder, model: str, dtype: torch.dtype) -
             f'"{model}" is of type "{kind}", but latents of space "{space.name}" are made by {row.class_name} '
             f"({' or '.join(_KINDS[space.name])}), such as {row.model}."
         )
-    with _quiet(transformers):
+    with quiet(transformers):
         try:
             encoder, report = getattr(transformers, row.class_name).from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -150,18 +149,3 @@ def _find(files: str | Path | None, name: str) -> Path:
     if not is_hub_id(str(folder)):
         raise CheckpointError(f'"{folder}" is neither a folder nor a hub repository.\n{by_hand}')
     return hub_file(str(folder), name, instead=by_hand)
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's progress bar and report; what is wrong is raised."""
-    said = transformers.utils.logging
-    bars, level = said.is_progress_bar_enabled(), said.get_verbosity()
-    said.disable_progress_bar()
-    said.set_verbosity_error()
-    try:
-        yield
-    finally:
-        said.set_verbosity(level)
-        if bars:
-            said.enable_progress_bar()

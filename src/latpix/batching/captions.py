@@ -22,9 +22,9 @@ from latpix.captions.model_files import MODEL
 from latpix.captions.prompt_prefix import NEGATIVE_PROMPT
 from latpix.captions.provide import check_version, embed
 from latpix.checkpoints.registry import Checkpoint
-from latpix.decoder import no_caption
 from latpix.errors import CaptionError
 from latpix.files.caption_files import read_captions, sha256_of
+from latpix.per_picture import no_caption
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,8 +8,7 @@ were trained on states of a library version that ignored it.
 Letters: n captions, l tokens of a padded prompt, m states of an embedding, e their width.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +22,7 @@ from latpix.captions.prompt_prefix import PREFIX
 from latpix.captions.selection import LENGTH, fit, padded_length, select
 from latpix.devices import free_memory, pick_device, pick_dtype
 from latpix.errors import CaptionError, LatpixError, MemoryLimitError, MissingExtraError
+from latpix.libraries import quiet
 
 _HEAD = {"lm_head.weight"}  # in some files, though it is the input embedding once more
 
@@ -74,7 +74,7 @@ class CaptionEncoder:
             raise MissingExtraError.of("captions", "transformers") from error
         folder = local_folder(model)
         try:
-            with _quiet(transformers):
+            with quiet(transformers):
                 network, tokenizer = _open(transformers, folder, picked_dtype)
             return cls(network.to(picked), tokenizer, picked, picked_dtype)
         except LatpixError:
@@ -148,21 +148,6 @@ def _open(transformers: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, Any
             "Get it again."
         )
     return network.eval().requires_grad_(False), tokenizer
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's progress bar and remarks; what goes wrong is raised."""
-    said = transformers.utils.logging
-    bars, level = said.is_progress_bar_enabled(), said.get_verbosity()
-    said.disable_progress_bar()
-    said.set_verbosity_error()
-    try:
-        yield
-    finally:
-        said.set_verbosity(level)
-        if bars:
-            said.enable_progress_bar()
 
 
 def _listed(names: Sequence[str]) -> str:

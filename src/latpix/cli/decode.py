@@ -47,7 +47,7 @@ def decode(
     latpix decode cat.safetensors -o cat.png --checkpoint flux1-2k --caption-file captions.safetensors
     """
     from latpix.batching import run
-    from latpix.batching.outputs import plan_work
+    from latpix.batching.outputs import Job, plan_work
     from latpix.distributed import ranks_of_torchrun
 
     ranks, asked = ranks_of_torchrun(), painting_of(painting)
@@ -63,7 +63,8 @@ def decode(
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
-    name, where = checkpoint or default_checkpoint(work), ranks.device(device)
+    spaces = {job.measure.space for job in work.jobs if isinstance(job, Job) and job.measure.space}
+    name, where = checkpoint or default_checkpoint(spaces), ranks.device(device)
     if not dry_run:
         asked = embed_captions(screen, asked, work, name, like, where)
     decoder = load_decoder(screen, name, where, dtype, like)

@@ -67,9 +67,12 @@ def encode(
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
-    where = ranks.device(device)
-    loading = {"vae": vae, "model": model, "device": where, "dtype": dtype, "memory_limit": memory_limit}
-    encoder = None if dry_run else encoder_for(screen, space, work, **loading)  # type: ignore[arg-type]
+    encoder = None
+    if not dry_run:
+        where = ranks.device(device)
+        encoder = encoder_for(
+            screen, space, work, vae=vae, model=model, device=where, dtype=dtype, memory_limit=memory_limit
+        )
     return screen.follow(
         work,
         lambda _on_step: run.encode(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latpix.cli import options
-from latpix.cli.jobs import default_of_space, load_decoder, painting_of
+from latpix.cli.jobs import default_checkpoint, load_decoder, painting_of
 from latpix.cli.screen import FAILED, SOME_FAILED, Screen
 from latpix.errors import CheckpointError
 
@@ -102,7 +102,7 @@ def generate(
     if adapter is None:
         generator_of(row)  # says so if it generates outside diffusers
     steps = backbone_steps if backbone_steps is not None else row.generator.steps if row.generator else RAE_STEPS
-    name = None if latents_only else checkpoint or default_of_space(row.space)
+    name = None if latents_only else checkpoint or default_checkpoint({row.space})
     decodes = None if name is None else _row_of(name, like, row)
     height, width = native_size(row, decodes, painting["size"], painting["scale"])
     highest = 1.0 if decodes is None else decodes.sampling.max_latent_sigma

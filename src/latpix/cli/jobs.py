@@ -1,6 +1,7 @@
 """What `upscale`, `encode` and `decode` share between reading the command line and starting the work."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,38 +41,18 @@ def load_decoder(screen: Screen, checkpoint: str, device: str, dtype: str, like:
     return decoder
 
 
-def default_checkpoint(work: "Work") -> str:
-    """The shipped checkpoint, if any latent is of its space.
+def default_checkpoint(spaces: Collection[str]) -> str:
+    """The shipped checkpoint, if it reads latents of one of these spaces, or if there are none.
 
     Raises:
         CheckpointError: it reads none of them; the message lists the rows that do.
     """
-    from latpix.batching.outputs import Job
     from latpix.checkpoints.registry import advised, find
 
-    spaces = {job.measure.space for job in work.jobs if isinstance(job, Job)}
     if not spaces or find(SHIPPED).space in spaces:
         return SHIPPED
-    listed = [f'space "{space}": {", ".join(row.name for row in advised(space or ""))}' for space in spaces]
-    raise CheckpointError(
-        f"name a --checkpoint; {SHIPPED} does not read these latents. Of {'; '.join(sorted(listed))}."
-    )
-
-
-def default_of_space(space: str) -> str:
-    """The shipped checkpoint, if it reads the space.
-
-    Raises:
-        CheckpointError: it does not; the message lists the rows that do.
-    """
-    from latpix.checkpoints.registry import advised, find
-
-    if find(SHIPPED).space == space:
-        return SHIPPED
-    fitting = ", ".join(row.name for row in advised(space))
-    raise CheckpointError(
-        f'name a --checkpoint; {SHIPPED} does not read latents of space "{space}". These do: {fitting}.'
-    )
+    listed = [f'space "{space}": {", ".join(row.name for row in advised(space))}' for space in sorted(spaces)]
+    raise CheckpointError(f"name a --checkpoint; {SHIPPED} does not read these latents. Of {'; '.join(listed)}.")
 
 
 def painting_of(given: dict[str, Any]) -> "Painting":

@@ -21,12 +21,13 @@ from latpix.batching.captions import embed_captions
 from latpix.batching.story import file_sha256
 from latpix.checkpoints.load import check_here, peak_resident_bytes, peek, stored
 from latpix.checkpoints.registry import CHECKPOINTS, Checkpoint, find
-from latpix.decoder import Decoder, no_caption
+from latpix.decoder import Decoder
 from latpix.errors import CheckpointError, PictureError, UsageError
 from latpix.evaluation.figures import Reference
 from latpix.evaluation.pictures import plain_upscale, rounded, shrink
 from latpix.files.latent_files import Latent
 from latpix.latents.spaces import LATENT_SPACES
+from latpix.per_picture import no_caption
 from latpix.tiling import cut_tiles
 
 LEAST_NATIVE = 16  # pixels a side that can be encoded

@@ -81,20 +81,32 @@ class PairStore:
         pair = self.pairs[int(generator.choice(len(self.pairs), p=self.weights))]
         place = int(generator.choice(len(pair.chances), p=pair.chances / pair.chances.sum()))
         kind = int(generator.integers(2))
-        top, left = divmod(place, pair.columns)
+        return cut(pair, place, kind, self.side)
 
-        def cut(tensor: Tensor, cell: int) -> Tensor:
-            return tensor[:, top * cell : (top + self.side) * cell, left * cell : (left + self.side) * cell]
 
-        latent = pair.latents[kind].float()
-        around = F.pad(latent[None], (MARGIN,) * 4, mode="replicate")[0]
-        wide = self.side + 2 * MARGIN
-        return (
-            around[:, top : top + wide, left : left + wide],
-            overview(latent[None])[0],
-            cut(pair.bases[kind], CELL).float(),
-            to_pixels(cut(pair.picture, SCALE * CELL)),
-        )
+def cut(pair: Pair, place: int, kind: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One crop of a pair, as ``PairBatch`` stacks them: latent with its margin, overview, base picture, picture.
+
+    Args:
+        pair: that is cut.
+        place: of the crop, row-major.
+        kind: 0 for TAEF2's latent, 1 for flux2-lite's.
+        side: in latent cells.
+    """
+    top, left = divmod(place, pair.columns)
+
+    def inside(tensor: Tensor, cell: int) -> Tensor:
+        return tensor[:, top * cell : (top + side) * cell, left * cell : (left + side) * cell]
+
+    latent = pair.latents[kind].float()
+    around = F.pad(latent[None], (MARGIN,) * 4, mode="replicate")[0]
+    wide = side + 2 * MARGIN
+    return (
+        around[:, top : top + wide, left : left + wide],
+        overview(latent[None])[0],
+        inside(pair.bases[kind], CELL).float(),
+        to_pixels(inside(pair.picture, SCALE * CELL)),
+    )
 
 
 @torch.no_grad()

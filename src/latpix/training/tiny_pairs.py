@@ -11,17 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latpix.backbones.codec import Codec
-from latpix.backbones.lite import overview
 from latpix.backbones.taef2 import Taef2
 from latpix.data.made_up import made_up
 from latpix.errors import UsageError
 from latpix.training.given import Caption, Features, Latent, Network, PerSample, Pixels
-from latpix.training.pairs import CELL, LEAST_CELLS, MARGIN, SCALE, Pair, PairBatch, make_pair, reduce
+from latpix.training.pairs import CELL, LEAST_CELLS, MARGIN, SCALE, Pair, PairBatch, cut, make_pair, reduce
 from latpix.training.photographs import LARGE, halve, read, sources, to_pixels, training_photographs
 
 MADE_UP, MADE_UP_SEED = 6, 0  # pictures, where there are no photographs
@@ -74,19 +72,7 @@ class TinyPairs:
         place = int(generator.choice(len(pair.chances), p=pair.chances / pair.chances.sum()))
         kind = int(generator.integers(2))
         top, left = divmod(place, pair.columns)
-
-        def cut(tensor: Tensor, cell: int) -> Tensor:
-            return tensor[:, top * cell : (top + self.side) * cell, left * cell : (left + self.side) * cell]
-
-        latent = pair.latents[kind].float()
-        around = F.pad(latent[None], (MARGIN,) * 4, mode="replicate")[0]
-        wide = self.side + 2 * MARGIN
-        tensors = (
-            around[:, top : top + wide, left : left + wide],
-            overview(latent[None])[0],
-            cut(pair.bases[kind], CELL).float(),
-            to_pixels(cut(pair.picture, WHOLE)),
-        )
+        tensors = cut(pair, place, kind, self.side)
         return tensors, f"{self.names[index]} at {left * WHOLE},{top * WHOLE} ({('taef2', 'lite')[kind]})"
 
     def _make_up(self, codec: Codec) -> None:
