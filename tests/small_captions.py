@@ -13,7 +13,13 @@ from latpix.checkpoints.registry import find
 
 WIDTH = 12  # e, of its states
 READS_CAPTIONS = replace(
-    NETWORK, caption_width=WIDTH, caption_length=8, image_channels=0, base_picture=False, attention_window=None
+    NETWORK,
+    caption_width=WIDTH,
+    caption_length=8,
+    image_channels=0,
+    base_widths=(),
+    base_blocks=(),
+    attention_window=None,
 )
 
 

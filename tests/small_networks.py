@@ -26,9 +26,15 @@ SMALL = NetworkConfig(
     latent_depth=1,
 )
 SMALL_V1_5 = replace(SMALL, gate="token", pixel_gate=True, padding="replicate", latent_width=12)
-# Our own small model's form: no captions, windows, detail added to an enlarged picture.
+# Our own small model's form: no captions, windows, detail added to a base decoder's picture.
 SMALL_TINY = replace(
-    SMALL_V1_5, caption_width=0, image_channels=3, base_picture=True, attention_window=2, rope_reference=None
+    SMALL_V1_5,
+    caption_width=0,
+    image_channels=3,
+    base_widths=(6, 5, 4),
+    base_blocks=(2, 1, 1),
+    attention_window=2,
+    rope_reference=None,
 )
 SMALL_TEXT = replace(SMALL, latent_channels=0)
 FORMS = {"v1": SMALL, "v1.5": SMALL_V1_5, "tiny": SMALL_TINY, "text": SMALL_TEXT}
@@ -79,8 +85,8 @@ def small_inputs(config, *, grid=(4, 6), batch=2, caption_length=5, extra=0, see
     if config.caption_width:
         given["caption"] = normals(batch, caption_length, config.caption_width)
     if config.image_channels:
-        native = (extra + height // config.scale, width // config.scale)
-        given["image"] = normals(batch, config.image_channels, *native).tanh()
+        size = (height, width) if config.base_widths else (extra + height // config.scale, width // config.scale)
+        given["image"] = normals(batch, config.image_channels, *size).tanh()
     return given
 
 

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from latpix.devices import parse_bytes
 from latpix.errors import MemoryLimitError, OptionError
+from latpix.network.base_decoder import BAND, BaseDecoder
 from latpix.network.config import NetworkConfig
 from latpix.network.model import build
 from latpix.plan import CostModel
@@ -45,6 +48,29 @@ def test_operations_are_those_of_the_networks_matrix_products():
         network(torch.empty(1, 3, size, size), torch.empty(1), condition)
     counted = counter.get_total_flops()
     assert costs().operations(8, 8, 8, steps=1) == pytest.approx(counted, rel=0.05)
+
+
+def test_the_base_decoders_operations_are_those_of_its_convolutions_bands_included():
+    with_base = replace(
+        SMALL, image_channels=3, base_widths=(16, 12, 8, 8), base_blocks=(2, 2, 1, 1), latent_downsample=8,
+        caption_width=0,
+    )  # fmt: skip
+    without = replace(with_base, base_widths=(), base_blocks=())
+    base = BaseDecoder(with_base).requires_grad_(False)
+    height, width = 2 * BAND + 3, 5
+    with FlopCounterMode(display=False) as counter:
+        base.paint(torch.zeros(1, 8, height, width), torch.zeros(1))
+    counted = counter.get_total_flops()
+    told = [costs(config).operations(height, width, height, steps=1) for config in (with_base, without)]
+    assert told[0] - told[1] == pytest.approx(counted, rel=0.01)
+
+
+def test_the_base_decoders_coarse_level_is_in_the_peak_whole():
+    wide, narrow = (
+        replace(SMALL, image_channels=3, base_widths=(width, 8, 8, 64), base_blocks=(1, 1, 1, 1)) for width in (512, 8)
+    )
+    costs_more = costs(wide).peak_bytes(16, 16, 8) - costs(narrow).peak_bytes(16, 16, 8)
+    assert costs_more >= 16 * 16 * (512 - 8) * 4
 
 
 def test_a_smaller_tile_never_costs_more_memory_than_the_whole():

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latpix.backbones.codec import Codec
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
 from latpix.devices import parse_bytes, pick_device, pick_dtype
@@ -44,7 +43,6 @@ class Decoder:
         self.network = loaded.network
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
-        self._codec: Codec | None = None
 
     @classmethod
     def load(
@@ -93,18 +91,10 @@ class Decoder:
         """The latent space it reads."""
         return LATENT_SPACES[self.checkpoint.space]
 
-    @property
-    def codec(self) -> Codec | None:
-        """The codec whose decode is this checkpoint's base picture; None for checkpoints that paint from nothing."""
-        if self._codec is None and self.checkpoint.network.image_channels:
-            self._codec = Codec.load("flux2-lite", device=self.device, dtype=self.dtype)
-        return self._codec
-
     def to(self, device: str | torch.device) -> Self:
         """Move the weights to another device."""
         self.device = pick_device(device)
         self.network.to(self.device)
-        self._codec = None
         return self
 
     @torch.no_grad()
@@ -228,7 +218,8 @@ class Decoder:
         latent = F.pad(latent, (0, right, 0, bottom), mode="replicate")
         tiles = cut_tiles(latent.shape[2], latent.shape[3], side)
         cell = self.space.downsample * self.checkpoint.scale
-        image = self.codec.decode(latent).float() if self.codec is not None else None
+        base = self.network.base_decoder
+        image = None if base is None else base.paint(latent, torch.full((1,), latent_sigma, device=self.device))
         caption, null_caption = captions
         conditional = self._denoiser(latent, image, latent_sigma, caption, tiles)
         defaults = self.checkpoint.sampling
@@ -247,13 +238,13 @@ class Decoder:
     def _denoiser(
         self,
         latent: Float[Tensor, "1 c h w"],
-        image: Float[Tensor, "1 3 y x"] | None,
+        image: Float[Tensor, "1 3 H W"] | None,
         latent_sigma: float,
         caption: Tensor | None,
         tiles: Sequence[Tile],
     ) -> Denoise:
         """The network with its condition bound, tile by tile."""
-        downsample, cell = self.space.downsample, self.space.downsample * self.checkpoint.scale
+        cell = self.space.downsample * self.checkpoint.scale
 
         def bind(tile: Tile) -> Denoise:
             condition = self.network.condition(
@@ -262,7 +253,7 @@ class Decoder:
                 latent=tile.crop(latent),
                 latent_sigma=torch.full((1,), latent_sigma, device=self.device),
                 caption=caption,
-                image=None if image is None else tile.crop(image, downsample),
+                image=None if image is None else tile.crop(image, cell),
             )
             return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
 

@@ -6,10 +6,12 @@ together at the widest moment. Letters: n patches of a tile, d patch width, e pi
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from latpix.errors import MemoryLimitError
+from latpix.network.base_decoder import BAND, reach_of
 from latpix.network.config import NetworkConfig
 from latpix.tiling import OVERLAP, cut_tiles
 
@@ -52,9 +54,19 @@ class CostModel:
         stack = 5 * c.latent_width * 4 * n
         patch = (2 * c.width * 4 + 6 * c.width * 4 + 2 * c.mlp_width * size) * n
         pixel = (area * c.pixel_width * 4) * 3 + (2 * c.width * 4 + 5 * c.pixel_attention_width * 4) * n
-        pictures = whole * (6 if len(tiles) == 1 else 8) + area * 3 * 4 * (1 + c.base_picture)
-        total = self.weight_bytes + pictures + features + max(stack, patch, pixel)
+        pictures = whole * (6 if len(tiles) == 1 else 8) + area * 3 * 4 * (1 + bool(c.base_widths))
+        total = self.weight_bytes + pictures + features + max(stack, patch, pixel, self._base_bytes(height, width))
         return int(1.15 * total) + (PROCESS_BYTES if self.on_cpu else 0)
+
+    def _base_bytes(self, height: int, width: int) -> int:
+        """Of the base decoder's widest moment: the coarse level, and it again or the last level of a band of rows."""
+        c = self.config
+        if not c.base_widths:
+            return 0
+        coarse = height * width * c.latent_unpatchify**2 * c.base_widths[0] * self.dtype.itemsize
+        area = min(height, BAND + 2 * reach_of(c)) * width * c.latent_downsample**2  # native pixels
+        band = area * (c.base_widths[-1] * (4 * self.dtype.itemsize + 4) + 2 * 3 * c.scale**2 * 4)
+        return coarse + max(3 * coarse, band)
 
     def operations(self, height: int, width: int, tile: int, steps: int) -> float:
         """Multiply-adds, counted twice, of one decode."""
@@ -74,7 +86,27 @@ class CostModel:
             stacks = (1 + 2 * bool(c.image_channels)) * 2 * c.latent_depth + 4
             latent = 18 * n * c.latent_width**2 * stacks
             total += latent + steps * (c.depth * block + c.pixel_depth * pixel)
-        return total
+        return total + self._base_operations(height, width)
+
+    def _base_operations(self, height: int, width: int) -> float:
+        """The coarse level is painted at once, the finer ones in bands, some rows of which are painted twice."""
+        c = self.config
+        if not c.base_widths:
+            return 0.0
+        reach, fold = reach_of(c), c.latent_downsample // c.latent_unpatchify // 2
+        rows = sum(min(top + BAND + reach, height) - max(top - reach, 0) for top in range(0, height, BAND))
+        per_place = [36 * blocks * d**2 for d, blocks in zip(c.base_widths, c.base_blocks, strict=True)]
+        per_place[0] += 18 * (c.latent_channels // c.latent_unpatchify**2) * c.base_widths[0]  # enter
+        for level, (coarse, fine) in enumerate(pairwise(c.base_widths), start=1):
+            per_place[level] += 2 * coarse * fine  # up
+        per_place[1] += 18 * c.base_widths[1] * 3 * fold**2  # native
+        per_place[-1] += 18 * c.base_widths[-1] * 3 * c.scale**2  # detail
+        return float(
+            sum(
+                per * (rows if level else height) * width * (c.latent_unpatchify * 2**level) ** 2
+                for level, per in enumerate(per_place)
+            )
+        )
 
     def choose_tile(self, height: int, width: int, limit: int | None) -> tuple[int, tuple[str, ...]]:
         """The largest tile that keeps to ``limit`` bytes, and what was done to fit.

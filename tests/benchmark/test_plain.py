@@ -171,7 +171,7 @@ def test_the_oracle_shares_nothing_with_the_network_but_its_configuration(module
 def test_the_oracle_reads_every_parameter(form):
 
     network, given = small_network(FORMS[form]), small_inputs(FORMS[form], grid=(2, 3), batch=1)
-    parameters = dict(network.named_parameters())
+    parameters = {name: p for name, p in network.named_parameters() if not name.startswith("base_decoder.")}
     complete = plain.predict(FORMS[form], parameters, **given)
     assert complete.isfinite().all()
     for name in parameters:

@@ -64,7 +64,7 @@ def test_version_and_widths_are_read_off_the_shapes(layout, text):
 def test_a_network_of_no_row_is_still_described():
     row = find("flux2-tiny")
     half = replace(row.network, width=128, heads=2)
-    assert str(traits(replace(row, network=half).shapes)).startswith("tiny, width 128, 6 blocks")
+    assert str(traits(replace(row, network=half).shapes)).startswith("tiny, width 128, 4 blocks")
     assert traits({"encoder.weight": (3, 3)}) is None
 
 

@@ -11,13 +11,13 @@ from latpix import Decoder
 from latpix.checkpoints.load import load
 from latpix.checkpoints.registry import FLUX2_TINY
 from latpix.training.log import read_log
-from latpix.training.recipes import flux2_tiny_distill, flux2_tiny_teacher
+from latpix.training.recipes import flux2_tiny_base, flux2_tiny_distill, flux2_tiny_teacher
 
 
 def test_a_dry_run_tells_parameters_memory_and_samples_and_makes_nothing(latpix):
     answer = latpix("distill", "flux2_tiny_distill", "--dry-run", "--gpus", 4, "--set", "batch=2", "--json")
     plan = json.loads(answer.out)
-    assert set(plan["parameters"]) == {"student", "fake_score", "discriminator", "teacher"}
+    assert set(plan["parameters"]) == {"student", "fake_score", "discriminator", "teacher", "base"}
     assert plan["parameters"]["student"] == plan["parameters"]["teacher"] > 8e6
     assert plan["samples_per_step"] == 8
     assert plan["total_bytes"] > plan["activation_bytes"] > 0
@@ -25,21 +25,37 @@ def test_a_dry_run_tells_parameters_memory_and_samples_and_makes_nothing(latpix)
     shown = latpix("train", "flux2_tiny_teacher", "--dry-run", "--set", "size=128").out
     assert "samples of an epoch: 96" in shown  # 6 made-up pictures of 4x4 crops
     assert "GiB" in shown
+    assert "TFLOP" in shown
+    shown = latpix("train", "flux2_tiny_base", "--dry-run", "--set", "steps=50").out
+    assert "GiB, without activations" in shown
+    assert "activation: not foretold" in shown
 
 
 @pytest.fixture
 def _small(monkeypatch):
-    """Both recipes with a network of a few thousand weights."""
-    small = replace(FLUX2_TINY, width=32, depth=4, pixel_attention_width=16, latent_width=16, latent_depth=1)
+    """The recipes with a network of some hundred thousand weights."""
+    small = replace(
+        FLUX2_TINY,
+        width=32,
+        pixel_attention_width=16,
+        latent_width=16,
+        latent_depth=1,
+        base_widths=(128, 96, 16, 8),
+        base_blocks=(5, 3, 1, 1),
+    )
+    monkeypatch.setattr(flux2_tiny_base, "ROW", replace(flux2_tiny_base.ROW, network=small))
     monkeypatch.setattr(flux2_tiny_teacher, "ROW", replace(flux2_tiny_teacher.ROW, network=small))
     monkeypatch.setattr(flux2_tiny_distill, "TEACHER", flux2_tiny_teacher.ROW)
     monkeypatch.setattr(flux2_tiny_distill, "ROW", replace(flux2_tiny_distill.ROW, network=small))
 
 
 @pytest.mark.usefixtures("_small")
-def test_training_then_distilling_leaves_weights_that_decode(latpix):
+def test_training_all_stages_leaves_weights_that_decode(latpix):
     tiny = ("--set", "steps=2", "--set", "batch=1", "--set", "size=64", "--device", "cpu", "--quiet")
-    answer = latpix("train", "flux2_tiny_teacher", *tiny)
+    base = "runs/flux2_tiny_base/flux2-tiny-base.safetensors"
+    assert latpix("train", "flux2_tiny_base", *tiny) == (0, f"{base}\n", "")
+    assert Decoder.load(base, device="cpu").decode(torch.randn(1, 128, 2, 2)).std() > 0
+    answer = latpix("train", "flux2_tiny_teacher", *tiny, "--set", f"base={base}")
     assert answer == (0, "runs/flux2_tiny_teacher/flux2-tiny-teacher.safetensors\n", "")
     answer = latpix("distill", "flux2_tiny_distill", *tiny, "--set", "log_every=1", "-o", "student")
     assert answer == (0, "student/flux2-tiny.safetensors\n", "")
@@ -48,6 +64,9 @@ def test_training_then_distilling_leaves_weights_that_decode(latpix):
     ]  # fmt: skip
     assert ["vsd" in line for line in read_log(Path("student"))] == [True, False]
     assert json.loads(Path("student/config.json").read_text())["size"] == 64
+    own, taken = (load(path).network.base_decoder for path in ("student/flux2-tiny.safetensors", base))
+    for one, other in zip(own.parameters(), taken.parameters(), strict=True):
+        assert torch.equal(one, other.bfloat16())  # carried through both stages
     pixels = Decoder.load("student/flux2-tiny.safetensors", device="cpu").decode(torch.randn(1, 128, 2, 2))
     assert pixels.shape == (1, 3, 128, 128)
     assert load("runs/flux2_tiny_teacher/flux2-tiny-teacher.safetensors").row.sampling.kind == "teacher"

@@ -5,7 +5,7 @@ from made_pictures import dead_leaves
 from latpix import read_picture, save_picture
 from latpix.errors import UsageError
 from latpix.evaluation.pictures import crops, kodak, plain_upscale, rounded, shrink
-from latpix.evaluation.sheet import GAP, LABEL_HEIGHT, busiest, contact_sheet
+from latpix.evaluation.sheet import GAP, LABEL_HEIGHT, Row, busiest, contact_sheet
 
 
 def test_a_sample_is_an_original_and_a_quarter_of_it():
@@ -44,7 +44,8 @@ def test_the_sheet_shows_where_the_original_has_detail(tmp_path):
     original = torch.zeros(1, 3, 96, 160)
     original[..., 32:64, 64:96] = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert busiest(original, 32) == (32, 64)
-    contact_sheet({"a": [original, -original], "b": [original, original]}, ["one", "two"], tmp_path / "s.png", side=32)
+    rows = [Row(name, {"one": original, "two": sign * original}, 32, 64) for name, sign in (("a", -1), ("b", 1))]
+    contact_sheet(rows, tmp_path / "s.png", side=32)
     sheet = read_picture(tmp_path / "s.png")
     assert sheet.shape[-2:] == (2 * (32 + LABEL_HEIGHT + GAP), 2 * (32 + GAP))
     shown = sheet[..., LABEL_HEIGHT : LABEL_HEIGHT + 32, :32]

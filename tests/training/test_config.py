@@ -53,6 +53,8 @@ def test_a_setting_becomes_a_value_of_its_fields_type(setting, key, value):
         ("times=a,b", "expected a number, or several with commas between them, e.g. times=0.9,0.0"),
         ("way=straight", "expected one of renoise, ode"),
         ("batch=0", "batch=0: expected 1 or more"),
+        ("cooldown=15000", "cooldown=15000.0: expected a share of the run, from 0 to 1; lower it"),
+        ("cooldown=-0.1", "from 0 to 1"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_with_what_would(setting, message):
@@ -85,13 +87,15 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
     assert with_settings(find_recipe(str(file), "train").config(), ["width=7"]).width == 7
     with pytest.raises(UsageError, match="no such Python file"):
         find_recipe(str(tmp_path / "none.py"), "train")
+    file.write_text('COMMAND = "train"\n')
+    with pytest.raises(UsageError, match="has no AVERAGED, config, outline, build, so the loop cannot run it"):
+        find_recipe(str(file), "train")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("flux2_tiny_tracher", "Did you mean flux2_tiny_teacher"),
-        ("flux2_lite", r"python -m latpix\.training\.recipes\.flux2_lite --help"),
         ("flux2_tiny_distill", "run by `latpix distill flux2_tiny_distill`"),
     ],
 )

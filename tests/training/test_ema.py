@@ -3,7 +3,7 @@ import torch
 
 from latpix.errors import OptionError
 from latpix.training.ema import average_decay, power_exponent, update_average
-from latpix.training.learning_rate import warm_up
+from latpix.training.learning_rate import cool_down, warm_up
 
 
 @pytest.mark.parametrize("width", [0.05, 0.1, 0.2])
@@ -45,4 +45,6 @@ def test_the_learning_rate_rises_in_a_straight_line_and_stays():
     assert warm_up(0, 100) == 1e-6
     assert warm_up(50, 100) == pytest.approx(0.5, abs=1e-6)
     assert [warm_up(update, 100) for update in (100, 5000)] == [1, 1]
+    assert [cool_down(step, 100, 20) for step in (0, 80, 90, 99)] == [1, 1, 0.5, 0.05]
+    assert cool_down(99, 100, 0) == cool_down(0, 100, 100) == 1
     assert warm_up(0, 0) == 1

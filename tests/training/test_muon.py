@@ -9,16 +9,23 @@ from latpix.training.muon import SIZE, Muon, orthogonal
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
 def test_singular_values_of_the_update_are_near_1(shape):
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    values = torch.linalg.svdvals(orthogonal(torch.randn(1, *shape)))
     assert values.min() > 0.5
     assert values.max() < 1.3
+
+
+def test_matrices_of_a_shape_do_not_meet():
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 12, 20)
+    alone = torch.cat([orthogonal(matrix[None]) for matrix in matrices])
+    torch.testing.assert_close(orthogonal(matrices), alone, rtol=0, atol=0.02)
 
 
 def test_it_keeps_the_singular_vectors():
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(8, 20), full_matrices=False)
     skewed = left @ torch.diag(torch.linspace(1, 3, 8)) @ right
-    turned = left.T @ orthogonal(skewed) @ right.T
+    turned = left.T @ orthogonal(skewed[None])[0] @ right.T
     assert (turned - turned.diag().diag()).abs().max() < 0.05
 
 

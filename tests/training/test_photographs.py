@@ -8,7 +8,7 @@ from PIL import Image
 
 from latpix.errors import UsageError
 from latpix.training import photographs as module
-from latpix.training.photographs import detail, halve, is_large, read, to_levels, to_pixels, training_photographs
+from latpix.training.photographs import detail, halve, read, to_levels, to_pixels, training_photographs
 
 LICENSED_FOR_VALIDATION_ONLY = ("seeding", "friends", "greentock", "analogpattern", "umang")
 
@@ -21,9 +21,9 @@ def assets(tmp_path):
         _save(picture, tmp_path / name)
     _save(picture, tmp_path / "photos/astronaut.jpg")
     for name in (*module.LOMIRI, "seeding_by_Clements_Engelhardt", "friends_by_Aitzol_Berasategi", "umang_by_X"):
-        _save(picture, tmp_path / module.LOMIRI_FOLDER / f"{name}.jpg")
+        _save(picture, tmp_path / "packages" / module.LOMIRI_FOLDER / f"{name}.jpg")
     for name in (*module.PLASMA, "Autumn", "Elarun"):
-        _save(picture, tmp_path / module.PLASMA_FOLDER / name / "contents/images/2560x1600.jpg")
+        _save(picture, tmp_path / "packages" / module.PLASMA_FOLDER / name / "contents/images/2560x1600.jpg")
     return tmp_path
 
 
@@ -33,7 +33,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def test_the_list_holds_both_folders_and_ten_and_eleven_files_of_the_packages(assets):
-    found = training_photographs(assets, assets)
+    found = training_photographs(assets)
     sources = [photograph.source for photograph in found]
     assert sources.count("cid22") == 2
     assert sources.count("clic2025") == 1
@@ -44,21 +44,22 @@ def test_the_list_holds_both_folders_and_ten_and_eleven_files_of_the_packages(as
 
 
 def test_validation_pictures_are_never_on_the_list(assets):
-    paths = [str(photograph.path) for photograph in training_photographs(assets, assets)]
+    paths = [str(photograph.path) for photograph in training_photographs(assets)]
     for name in (*LICENSED_FOR_VALIDATION_ONLY, "kodak", "astronaut", "Autumn", "Elarun"):
         assert not any(name in path for path in paths), name
 
 
 def test_the_order_is_the_same_every_time_and_the_packages_are_optional(assets):
-    alone = training_photographs(assets)
-    assert [photograph.path.name for photograph in alone] == ["a.webp", "b.webp", "c.webp"]
-    assert training_photographs(assets, assets)[:3] == alone
+    found = training_photographs(assets)
+    assert [photograph.path.name for photograph in found[:3]] == ["a.webp", "b.webp", "c.webp"]
+    (assets / "packages").rename(assets / "elsewhere")
+    assert training_photographs(assets) == found[:3]
 
 
 def test_a_missing_folder_or_file_is_named_with_what_to_do(assets):
-    (assets / module.LOMIRI_FOLDER / "free_by_Peter_Nerlich.jpg").unlink()
+    (assets / "packages" / module.LOMIRI_FOLDER / "free_by_Peter_Nerlich.jpg").unlink()
     with pytest.raises(UsageError, match=r"free_by_Peter_Nerlich.*dpkg -x"):
-        training_photographs(assets, assets)
+        training_photographs(assets)
     with pytest.raises(UsageError, match="photos/cid22"):
         training_photographs(assets / "photos")
 
@@ -81,11 +82,6 @@ def test_half_size_is_the_mean_of_each_2x2():
     levels = torch.zeros(3, 64, 96, dtype=torch.uint8)
     levels[:, ::2] = 200
     assert torch.equal(halve(levels), torch.full((3, 32, 48), 100, dtype=torch.uint8))
-
-
-def test_a_picture_is_large_by_its_shorter_side():
-    assert is_large(torch.zeros(3, 1024, 2048, dtype=torch.uint8))
-    assert not is_large(torch.zeros(3, 1023, 4096, dtype=torch.uint8))
 
 
 def test_detail_is_zero_on_a_flat_tile_small_on_a_ramp_and_large_on_a_checkerboard():

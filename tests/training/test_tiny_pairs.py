@@ -1,17 +1,16 @@
-"""Data of the tiny recipes: a sample is a function of its number, and a noised latent brings its own base picture."""
+"""Data of the tiny recipes: a sample is a function of its number, and base pictures know of their surroundings."""
 
 import pytest
 import torch
-from made_pictures import dead_leaves
-from PIL import Image
+from small_assets import write_assets
 
 from latpix.backbones.codec import Codec
-from latpix.backbones.lite import overview
-from latpix.backbones.taef2 import Taef2
+from latpix.checkpoints.registry import find
+from latpix.data.pictures import reduced
 from latpix.errors import UsageError
+from latpix.network.base_decoder import BaseDecoder, overview
 from latpix.training.latent_noising import noise_by
-from latpix.training.pairs import MARGIN, reduce
-from latpix.training.photographs import to_levels
+from latpix.training.pairs import MARGIN, SCALE
 from latpix.training.tiny_pairs import Eyes, TinyPairs, count_crops, noised_overviews, versions
 
 
@@ -34,27 +33,31 @@ def test_a_sample_depends_on_its_number_not_on_who_else_is_drawn(data):
     assert "made up" in one.names[0]
 
 
-def test_pixels_base_and_latent_of_a_crop_lie_on_each_other(data, codec):
+def test_pixels_native_picture_and_latent_of_a_crop_lie_on_each_other(data, codec):
     pairs = data.draw(0, range(4)).pairs
     assert pairs.pixels.shape == (4, 3, 128, 128)
     assert pairs.latent.shape == (4, 128, 2, 2)
-    reduced = reduce(pairs.pixels)
-    aligned = (pairs.base - reduced).square().mean()
-    assert aligned < 0.5 * (pairs.base.roll(4, 3) - reduced).square().mean()
+    small = reduced(pairs.pixels, SCALE)
+    aligned = (pairs.native - small).square().mean()
+    assert aligned < 0.1 * (pairs.native.roll(4, 3) - small).square().mean()
 
 
-def test_the_base_of_a_noised_latent_is_its_decode_and_that_of_a_clean_one_is_kept(data, codec):
+def test_the_base_picture_of_a_crop_knows_of_its_surroundings_and_noise(data):
+    torch.manual_seed(0)
+    base = BaseDecoder(find("flux2-tiny").network).requires_grad_(False)
     pairs = data.draw(1, range(2)).pairs
     sigma = torch.tensor([0.0, 0.5])
     latent = noise_by("flow", pairs.surroundings, torch.randn(pairs.surroundings.shape), sigma)
-    eyes = Eyes(codec, pairs)
-    crop, base = eyes.look(latent, sigma)
+    eyes = Eyes(base, pairs, "float32")
+    crop, picture = eyes.look(latent, sigma)
     assert torch.equal(crop, latent[..., MARGIN:-MARGIN, MARGIN:-MARGIN])
-    assert torch.equal(base[0], pairs.base[0])
-    edge = MARGIN * 16
-    decoded = codec.decode(latent[1:], seen=noised_overviews(pairs.seen[1:], sigma[1:]))
-    torch.testing.assert_close(base[1:], decoded[..., edge:-edge, edge:-edge], rtol=0, atol=1e-5)
-    assert eyes.look(latent, sigma)[1] is base  # the next network sees the same
+    edge = MARGIN * 64
+    whole = base(latent, sigma, noised_overviews(pairs.seen, sigma))
+    assert torch.equal(picture, whole[..., edge:-edge, edge:-edge])
+    assert eyes.look(latent, sigma)[1] is picture  # the next network sees the same
+    assert picture.dtype == torch.float32
+    with_low = Eyes(base, pairs, "bfloat16").look(latent, sigma)[1]
+    assert not torch.equal(with_low, picture)
 
 
 def test_overviews_of_noised_latents_are_foretold_one_by_one():
@@ -62,7 +65,8 @@ def test_overviews_of_noised_latents_are_foretold_one_by_one():
     latent = 0.5 + 0.8 * torch.randn(2, 128, 40, 40, generator=generator)
     sigma = torch.tensor([0.2, 0.6])
     noisy = noise_by("flow", latent, torch.randn(latent.shape, generator=generator), sigma)
-    torch.testing.assert_close(noised_overviews(overview(latent), sigma), overview(noisy), atol=0.03, rtol=0)
+    foretold = noised_overviews(overview(latent, 2), sigma)
+    torch.testing.assert_close(foretold, overview(noisy, 2), atol=0.03, rtol=0)
 
 
 def test_large_photographs_are_used_at_half_size_and_small_ones_are_left_out():
@@ -73,21 +77,15 @@ def test_large_photographs_are_used_at_half_size_and_small_ones_are_left_out():
 
 
 def test_a_size_that_no_crop_can_have_is_refused(codec):
-    for size in (100, 1024):
+    for size in (0, 32, 100, 1024):
         with pytest.raises(UsageError, match=f"size={size}"):
             TinyPairs(None, codec, size=size, seed=0)
+        with pytest.raises(UsageError, match=f"size={size}: expected a multiple of 64 up to 512"):
+            count_crops(None, size)
 
 
 def test_photographs_are_paired_counted_and_named(tmp_path, codec):
-    torch.manual_seed(0)
-    taef2 = Taef2()
-    (tmp_path / "taef2").mkdir()
-    torch.save(taef2.encoder.state_dict(), tmp_path / "taef2/taef2_encoder.pth")
-    torch.save(taef2.decoder.state_dict(), tmp_path / "taef2/taef2_decoder.pth")
-    for k, name in enumerate(("photos/cid22/a.png", "photos/clic2025/b.png")):
-        (tmp_path / name).parent.mkdir(parents=True)
-        levels = to_levels(dead_leaves(512, 520, seed=k, count=40)[0])
-        Image.fromarray(levels.permute(1, 2, 0).numpy()).save(tmp_path / name)
+    write_assets(tmp_path, "photos/cid22/a.png", "photos/clic2025/b.png")
     data = TinyPairs(tmp_path, codec, size=256, seed=0)
     assert data.names == ["a.png", "a.png mirrored", "b.png", "b.png mirrored"]
     assert count_crops(tmp_path, 256) == 2 * 2 * 4

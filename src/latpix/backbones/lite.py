@@ -21,8 +21,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latpix.network.base_decoder import overview
+
 LATENT_CHANNELS = 128
 DOWNSAMPLE = 16
+UNPATCHIFY = 2
 UNPACKED = 32  # channels of the latent at 1/8, before patchify
 STEM = 4  # pixels per side that one fine position holds
 
@@ -70,13 +73,7 @@ class LiteEncoder(nn.Module):
         x = F.pixel_unshuffle(pixels, STEM)  # [b, 48, 4h, 4w]
         x = self.fine(self.enter(x))  # [b, d, 4h, 4w]
         x = self.coarse(self.down(x))  # [b, d, 2h, 2w]
-        return F.pixel_unshuffle(self.leave(x), 2)  # [b, 32, 2h, 2w] -> [b, 128, h, w]
-
-
-def overview(latent: Float[Tensor, "b 128 h w"]) -> Float[Tensor, "b 64"]:
-    """Mean and deviation of each of the 32 channels over the whole picture: all that the decoder knows of far away."""
-    values = latent.float().unflatten(1, (UNPACKED, 4)).flatten(2)  # [b, 32, 4hw]
-    return torch.cat([values.mean(2), (values.var(2, correction=0) + 1e-4).sqrt()], dim=1)
+        return F.pixel_unshuffle(self.leave(x), UNPATCHIFY)  # [b, 32, 2h, 2w] -> [b, 128, h, w]
 
 
 class LiteDecoder(nn.Module):
@@ -100,8 +97,9 @@ class LiteDecoder(nn.Module):
     def forward(
         self, latent: Float[Tensor, "b 128 h w"], seen: Float[Tensor, "b 64"] | None = None
     ) -> Float[Tensor, "b 3 H W"]:
-        x = self.enter(F.pixel_shuffle(latent, 2))  # [b, 128, h, w] -> [b, d, 2h, 2w]
-        scale, shift = self.overview(overview(latent) if seen is None else seen)[..., None, None].chunk(2, dim=1)
+        x = self.enter(F.pixel_shuffle(latent, UNPATCHIFY))  # [b, 128, h, w] -> [b, d, 2h, 2w]
+        seen = overview(latent, UNPATCHIFY) if seen is None else seen
+        scale, shift = self.overview(seen)[..., None, None].chunk(2, dim=1)
         x = self.coarse(x * (1 + scale) + shift)  # [b, d, 2h, 2w]
         x = self.fine(F.pixel_shuffle(self.up(x), 2))  # [b, d, 4h, 4w]
         return F.pixel_shuffle(self.leave(x), STEM)  # [b, 48, 4h, 4w] -> [b, 3, H, W]

@@ -25,6 +25,7 @@ from latpix.errors import CheckpointError
 WIDTH = 64
 PACKED_CHANNELS = 128
 CHANNELS = 32  # of the latent before patchify, at 1/8
+LEVEL_ENDS = (5, 10, 15)  # the decoder's last blocks at 1/8, 1/4 and 1/2
 
 
 class Block(nn.Module):
@@ -108,6 +109,17 @@ class Taef2(nn.Module):
     def decode(self, latent: Float[Tensor, "b 128 h w"]) -> Float[Tensor, "b 3 H W"]:
         """The normalised latent to pictures, clamped to [-1, 1]."""
         return self.decode_unclamped(latent).clamp(-1, 1)
+
+    def decode_levels(
+        self, latent: Float[Tensor, "b 128 h w"]
+    ) -> tuple[Float[Tensor, "b 3 H W"], list[Float[Tensor, "b 64 _ _"]]]:
+        """The picture as of ``decode``, and the decoder's features at 1/8, 1/4 and 1/2."""
+        x, levels = F.pixel_shuffle(latent, 2), []
+        for index, layer in enumerate(self.decoder):
+            x = layer(x)
+            if index in LEVEL_ENDS:
+                levels.append(x)
+        return (x * 2 - 1).clamp(-1, 1), levels
 
     def decode_unclamped(self, latent: Float[Tensor, "b 128 h w"]) -> Float[Tensor, "b 3 H W"]:
         """As `decode`, but with gradients outside [-1, 1] too: the training's loss needs them."""

@@ -26,7 +26,7 @@ from latpix.files.picture_files import read_metadata, read_picture, save_picture
 _NO_BUDGET = 2**62  # what we made, we may read
 _NEEDED = (
     *("made_by", "checkpoint", "sha256", "seed", "steps", "latent_sigma", "height", "width", "tile"),
-    *("dtype", "source", "encoder_sha256", "base_sha256"),
+    *("dtype", "source", "encoder_sha256"),
 )
 
 
@@ -90,8 +90,6 @@ def _decoder(story: dict[str, Any], checkpoint: str | Path | None, like: str | N
     """The decoder that painted the picture: its weights are the same."""
     decoder = Decoder.load(checkpoint or story["checkpoint"], device=device, dtype=story["dtype"], like=like)
     _check_weights(f'checkpoint "{checkpoint or story["checkpoint"]}"', decoder.sha256, story["sha256"])
-    if decoder.codec is not None:
-        _check_weights("the base picture's codec", decoder.codec.sha256, story["base_sha256"])
     return decoder
 
 

@@ -94,5 +94,4 @@ def story_of(
         "source": {"path": origin.path, "sha256": origin.sha256, "kind": origin.kind, "index": index},
         "encoder_sha256": origin.codec_sha256,
         "encoder_tiled": origin.codec_tiled,
-        "base_sha256": decoder.codec.sha256 if decoder.codec else None,  # of the codec whose decode it adds detail to
     }

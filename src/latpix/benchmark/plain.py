@@ -295,7 +295,7 @@ def steps_of_call(
         latent: in its space's normalized values; without any latent or image no gate runs.
         latent_sigma: how noisy that latent is, in [0, 1].
         caption: its embedding; longer than the learned positions, it is cut.
-        image: a picture at native size, for a network that reads one or adds to one.
+        image: a picture at native size, for a network that reads one; at output size, for one that adds to it.
         keep: multiplies every latent feature of a sample.
 
     Returns:
@@ -305,7 +305,10 @@ def steps_of_call(
     grid = (x_t.shape[2] // c.patch_size, x_t.shape[3] // c.patch_size)
     seen: dict[str, Tensor] = {}
 
-    features: list[Tensor] = []
+    base, features = None, list[Tensor]()
+    if c.base_widths:
+        assert image is not None
+        base, image = image, F.avg_pool2d(image, c.scale)
     if latent is not None or image is not None:
         tokens, tapped = latent_tokens(c, p, latent, image, grid)
         kept = 1.0 if keep is None else keep.float().view(-1, 1, 1)
@@ -348,10 +351,8 @@ def steps_of_call(
 
     painted = linear(p, "final_proj", rms_norm(p, "final_norm", pixels))  # [b, n, p*p, 3]
     out = join(painted, grid)
-    if c.base_picture:
-        assert image is not None
-        size = (x_t.shape[2], x_t.shape[3])
-        out = out + F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
+    if base is not None:
+        out = out + base
     seen["output"] = out
     return seen
 

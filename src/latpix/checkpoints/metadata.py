@@ -58,7 +58,8 @@ def described_row(metadata: Mapping[str, str], path: Path) -> Checkpoint | None:
     except Exception as error:  # whatever a damaged description does on its way to a network
         raise CheckpointError(
             f'"{path}" says that it is a latpix checkpoint, but its description cannot be read: '
-            f"{type(error).__name__} {error}. It is damaged, or newer than this latpix; convert the original again."
+            f"{type(error).__name__} {error}. It is damaged, or of another version of "
+            "latpix; convert the original again, or take the file that came with this version."
         ) from error
     if row is None:
         raise CheckpointError(f'"{path}" holds the codec "{config["codec"]}", not a decoder; `Codec.load` reads it.')
@@ -70,7 +71,7 @@ def _row(config: dict[str, Any], metadata: Mapping[str, str]) -> Checkpoint:
     sampling = {**config["sampling"], "times": _tuple(config["sampling"]["times"])}
     shift = sampling["dynamic_shift"]
     sampling["dynamic_shift"] = None if shift is None else DynamicShift(**shift)
-    network = {**config["network"], "rope_reference": _tuple(config["network"]["rope_reference"])}
+    network = {name: tuple(value) if isinstance(value, list) else value for name, value in config["network"].items()}
     rest = {
         "native_sizes": _tuple(config["native_sizes"]),
         "network": NetworkConfig(**network),

@@ -169,7 +169,8 @@ _PIXELDIT = Checkpoint(
     native_sizes=(2048, 4096),
 )
 
-# Our own: small, caption-free, painting detail on top of flux2-lite's decode; attention in windows of the trained grid.
+# Our own: small, caption-free, painting detail on top of a base decoder's picture; attention in windows of the trained
+# grid.
 FLUX2_TINY = NetworkConfig(
     latent_channels=128,
     latent_downsample=16,
@@ -178,7 +179,7 @@ FLUX2_TINY = NetworkConfig(
     caption_width=0,
     width=256,
     heads=4,
-    depth=6,
+    depth=4,
     rope_reference=None,
     attention_window=16,
     pixel_width=8,
@@ -188,7 +189,8 @@ FLUX2_TINY = NetworkConfig(
     latent_width=128,
     padding="replicate",
     pixel_gate=True,
-    base_picture=True,
+    base_widths=(128, 96, 64, 48),
+    base_blocks=(8, 5, 4, 2),
 )
 _TINY = Checkpoint(
     name="flux2-tiny",

@@ -42,7 +42,12 @@ settings = options.stacked(
     click.option(
         "--dry-run", is_flag=True, help="Say what it takes: parameters, memory per GPU, samples; train nothing."
     ),
-    click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="Of --dry-run. [default: torchrun's, else 1]"),
+    click.option(
+        "--gpus",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Of --dry-run. [default: torchrun's, else as many as share a picture]",
+    ),
     options.speech,
 )
 
@@ -80,8 +85,9 @@ def run_recipe(
     if dry_run:
         from latpix.training.forecast import forecast
 
-        outline = module.outline(resolved, assets)
-        plan = forecast(outline, module.AVERAGED, resolved, ranks=gpus or ranks_of_torchrun().size)
+        started = ranks_of_torchrun().size
+        ranks = gpus or (started if started > 1 else resolved.context)
+        plan = forecast(module.outline(resolved, assets), module.AVERAGED, resolved, ranks=ranks)
         if screen.json:
             screen.document(plan.document())
         else:
@@ -114,14 +120,18 @@ def run_recipe(
 def _show(plan: "Forecast") -> None:
     for name, parameters in plan.parameters.items():
         click.echo(f"{name:>14}: {parameters / 1e6:9.2f} million parameters")
-    click.echo(f"memory of each of {plan.ranks} GPU{'s' * (plan.ranks > 1)}: {_gib(plan.total_bytes)}")
+    click.echo(f"{'trained':>14}: {plan.learning / 1e6:9.2f} million")
+    without = ", without activations" if plan.activation_bytes is None else ""
+    click.echo(f"memory of each of {plan.ranks} GPU{'s' * (plan.ranks > 1)}: {_gib(plan.total_bytes)}{without}")
     for what in ("weight", "optimizer", "gathered", "activation"):
         click.echo(f"{what:>14}: {_gib(getattr(plan, f'{what}_bytes'))}")
+    if plan.operations_per_step is not None:
+        click.echo(f"operations of a step, of each GPU: {plan.operations_per_step / 1e12:.1f} TFLOP")
     click.echo(f"samples of a step: {plan.samples_per_step}")
     if plan.samples_per_epoch is not None:
         steps = plan.samples_per_epoch / plan.samples_per_step
         click.echo(f"samples of an epoch: {plan.samples_per_epoch} (crops that share no pixel), {steps:.0f} steps")
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _gib(size: int | None) -> str:
+    return "not foretold" if size is None else f"{size / 2**30:.2f} GiB"

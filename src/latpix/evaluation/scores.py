@@ -14,12 +14,15 @@ from torch import Tensor
 
 from latpix.evaluation.metrics.feature_distance import feature_distance
 from latpix.evaluation.metrics.features import Features, features_of
+from latpix.evaluation.metrics.fixed_pattern import fixed_pattern
 from latpix.evaluation.metrics.grid import grid_ratio
 from latpix.evaluation.metrics.mean_colour import mean_colour_difference
 from latpix.evaluation.metrics.niqe import niqe
 from latpix.evaluation.metrics.psnr import psnr
 from latpix.evaluation.metrics.structure_texture import structure_texture_distance
 from latpix.evaluation.pictures import rounded, shrink
+
+CELL = 64  # output pixels per side of a latent cell
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Scores:
     mean_colour: float  # levels off the codec's decode, worst channel
     grid_rows: float  # grid ratio across horizontal patch borders, over the original's
     grid_columns: float  # and across vertical ones
+    fixed_pattern: float  # levels, of the largest speck that every latent cell has at the same place
 
 
 def score(pixels: Float[Tensor, "1 3 H W"], reference: Reference) -> Scores:
@@ -68,6 +72,7 @@ def score(pixels: Float[Tensor, "1 3 H W"], reference: Reference) -> Scores:
         mean_colour=mean_colour_difference(pixels, reference.codec_decode).item(),
         grid_rows=rows,
         grid_columns=columns,
+        fixed_pattern=fixed_pattern(pixels, reference.original, cell=CELL).item(),
     )
 
 

@@ -1,9 +1,10 @@
 """A contact sheet: one row for each picture, one column for each way to make it, labelled, for looking.
 
-Crops are shown pixel for pixel, where the original has the most detail. Letters: s side of a crop, H W pixels.
+Crops are shown pixel for pixel. Letters: s side of a crop, H W pixels.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +19,16 @@ LABEL_HEIGHT = 22
 GAP = 4
 
 
+@dataclass(frozen=True)
+class Row:
+    """One picture made in several ways, by their names, and where its crop lies."""
+
+    name: str
+    pictures: Mapping[str, Float[Tensor, "1 3 H W"]]
+    top: int
+    left: int
+
+
 def busiest(original: Float[Tensor, "1 3 H W"], side: int = SIDE) -> tuple[int, int]:
     """Top and left of the crop with the most fine detail (energy above half the Nyquist frequency)."""
     fine = original - F.interpolate(F.avg_pool2d(original, 2), size=original.shape[-2:], mode="bilinear")
@@ -26,26 +37,15 @@ def busiest(original: Float[Tensor, "1 3 H W"], side: int = SIDE) -> tuple[int, 
     return row * (side // 4), column * (side // 4)
 
 
-def contact_sheet(
-    rows: Mapping[str, Sequence[Float[Tensor, "1 3 H W"]]], columns: Sequence[str], path: Path, *, side: int = SIDE
-) -> None:
-    """Write the sheet; of each row the first picture is the original and says where to crop.
-
-    Args:
-        rows: a name, and pictures of one size each.
-        columns: what each picture of a row is.
-        path: replaced when it is there.
-    """
+def contact_sheet(rows: Sequence[Row], path: Path, *, side: int = SIDE) -> None:
+    """Write the sheet, replacing one that is there; all rows have the same columns."""
     strips = []
-    for name, pictures in rows.items():
-        assert len(pictures) == len(columns), f"{name} has {len(pictures)} pictures for {len(columns)} columns"
-        top, left = busiest(pictures[0], side)
-        cells = [
-            torch.cat(
-                [label(f"{name}: {title}", side), picture[0, :, top : top + side, left : left + side].cpu()], dim=1
-            )
-            for title, picture in zip(columns, pictures, strict=True)
-        ]
+    for row in rows:
+        cells = []
+        for title, picture in row.pictures.items():
+            crop = picture[0, :, row.top : row.top + side, row.left : row.left + side].cpu()
+            assert crop.shape[1:] == (side, side), f"the crop of {row.name} leaves its {title}"
+            cells.append(torch.cat([label(f"{row.name}: {title}", side), crop], dim=1))
         strips.append(torch.cat([F.pad(cell, (0, GAP, 0, GAP), value=1.0) for cell in cells], dim=2))
     save_picture(torch.cat(strips, dim=1), path, overwrite=True)
 

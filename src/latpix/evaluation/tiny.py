@@ -5,8 +5,8 @@
 
 Decoded are TAEF2's latents (of Kodak, 192x128 -> 768x512; with --photos also of crops, 512x512 -> 2048x2048), so that
 the decoder is measured and not the lite encoder; the same pictures through flux2-lite; and TAEF2's latents with noise
-of latent_sigma 0.4. The thing to beat is the codec's decode of the same latent, enlarged 4 times by Lanczos.
-``--quick`` takes 6 Kodak pictures and the default number of steps. ``--sheet FILE.png`` draws crops for looking.
+of rising latent_sigma. The thing to beat is the codec's decode of the same latent, enlarged 4 times by Lanczos.
+``--quick`` takes 6 Kodak pictures and the default number of steps.
 """
 
 from __future__ import annotations
@@ -27,22 +27,19 @@ from torch import Tensor
 from latpix.backbones.codec import Codec
 from latpix.backbones.taef2 import Taef2
 from latpix.decoder import Decoder
-from latpix.evaluation.bars import Row, bar_table, bars, noise_bars, table
+from latpix.evaluation.bars import Row, bar_table, bars, flat_bar, sweep_bars, table
 from latpix.evaluation.pictures import KODAK, Sample, crops, kodak, plain_upscale
 from latpix.evaluation.probes import probe_cost, probe_flat, probe_seeds
 from latpix.evaluation.scores import Reference, Scores, average, score
-from latpix.evaluation.sheet import contact_sheet
 from latpix.files.atomic import writing
 from latpix.latents.noising import noise_latent
 from latpix.sampling.noise import LATENT_DRAW, normals
 
 QUICK_PICTURES = 6
 SEED_PICTURES = 4
-SHEET_PICTURES = 8
-NOISY = 0.4
-
-NOISED = f"TAEF2, noise {NOISY}"
-PRETENDED, TOLD = "ours, told 0", f"ours, told {NOISY}"
+SWEEP = (0.2, 0.4, 0.8)  # latent_sigma
+NOISED = {f"TAEF2, noise {sigma}": sigma for sigma in SWEEP}
+COMPARED = "TAEF2, noise 0.4"  # with the plain upscale of the same latent
 TAEF2_PLAIN, LITE_PLAIN = "TAEF2 decode + Lanczos", "flux2-lite decode + Lanczos"
 
 
@@ -59,8 +56,8 @@ class Tools:
         """The latents of a sample's native picture, by their kind; the noise is the sample's own."""
         clean = self.taef2.encode(sample.native)
         noise = normals(zlib.crc32(sample.name.encode()), LATENT_DRAW, *clean.shape[1:])[None]
-        noisy = noise_latent(clean, noise, NOISY, "flow")
-        return {"TAEF2": clean, "flux2-lite": self.codec.encode(sample.native), NOISED: noisy}
+        noised = {kind: noise_latent(clean, noise, sigma, "flow") for kind, sigma in NOISED.items()}
+        return {"TAEF2": clean, "flux2-lite": self.codec.encode(sample.native), **noised}
 
     @torch.inference_mode()
     def native(self, latent: Float[Tensor, "1 c h w"], method: str) -> Float[Tensor, "1 3 y x"]:
@@ -86,19 +83,16 @@ def decodes(
     """
     latents = tools.latents(sample)
     for kind, latent in latents.items():
-        if kind == NOISED and brief:
+        if kind in NOISED and brief:
             continue
-        plain = [LITE_PLAIN] if kind == "flux2-lite" else [TAEF2_PLAIN, LITE_PLAIN]
+        plain = {"TAEF2": [TAEF2_PLAIN, LITE_PLAIN], "flux2-lite": [LITE_PLAIN]}.get(kind, [TAEF2_PLAIN])
         natives = {method: tools.native(latent, method) for method in plain}
         reference = Reference(sample.original, natives[plain[0]])
         for method, native in natives.items():
             yield kind, method, reference, plain_upscale(native)
-        if kind == NOISED:
-            for method, told in ((PRETENDED, 0.0), (TOLD, NOISY)):
-                yield kind, method, reference, tools.ours(latent, latent_sigma=told)
-            continue
         for count in steps if kind == "TAEF2" else [tools.decoder.checkpoint.sampling.steps]:
-            yield kind, ours(count), reference, tools.ours(latent, steps=count)
+            pixels = tools.ours(latent, steps=count, latent_sigma=NOISED.get(kind, 0.0))
+            yield kind, ours(count), reference, pixels
 
 
 def measure(tools: Tools, samples: Iterable[Sample], steps: Sequence[int], *, brief: bool) -> list[Row]:
@@ -120,23 +114,12 @@ def probes(tools: Tools, samples: Sequence[Sample]) -> dict[str, Any]:
     return {"seed_spread": spread._asdict(), "flat_grain": asdict(probe_flat(tools.decoder, tools.taef2))}
 
 
-def draw_sheet(tools: Tools, samples: Sequence[Sample], path: Path) -> None:
-    """Original, plain upscale and ours, side by side."""
-    rows = {}
-    for sample in samples:
-        latent = tools.latents(sample)["TAEF2"]
-        plain = plain_upscale(tools.native(latent, TAEF2_PLAIN))
-        rows[sample.name] = [sample.original, plain, tools.ours(latent, steps=1), tools.ours(latent)]
-    default = tools.decoder.checkpoint.sampling.steps
-    contact_sheet(rows, ["original", TAEF2_PLAIN, ours(1), ours(default)], path)
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for, as one JSON document; tables are printed as they are ready."""
     start = time.perf_counter()
     checkpoint = Path(arguments.checkpoint) if Path(arguments.checkpoint).suffix else arguments.checkpoint
     decoder = Decoder.load(checkpoint, device=arguments.device, like=arguments.like)
-    tools = Tools(decoder, decoder.codec or Codec.load(), Taef2.load(arguments.assets / "taef2"))
+    tools = Tools(decoder, Codec.load(), Taef2.load(arguments.assets / "taef2"))
     default = decoder.checkpoint.sampling.steps
     steps = sorted({*arguments.steps, default}) if arguments.steps else [default]
     pictures = list(kodak(arguments.assets / "photos" / "kodak", QUICK_PICTURES if arguments.quick else KODAK))
@@ -153,15 +136,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = measure(tools, samples, steps, brief=brief)
         found = bars(rows, ours(default))
         if not brief:
-            found += noise_bars([row for row in rows if row.latents == NOISED], TOLD, PRETENDED)
+            found += sweep_bars(rows, "TAEF2", list(NOISED), ours(default), COMPARED)
         print(f"\n{name}\n\n{table(rows)}\n\n{bar_table(found)}", flush=True)
         document["sets"][name] = {"rows": [asdict(row) for row in rows], "bars": [asdict(bar) for bar in found]}
     document["probes"] = probes(tools, pictures[: 1 if arguments.quick else SEED_PICTURES])
-    print(f"\nlevels of 255: {json.dumps(document['probes'])}", flush=True)
-    if arguments.sheet:
-        draw_sheet(
-            tools, [sample for samples, _ in sets.values() for sample in samples[:SHEET_PICTURES]], arguments.sheet
-        )
+    flat = flat_bar(document["probes"]["flat_grain"]["ours"])
+    document["flat_bar"] = asdict(flat)
+    print(f"\nlevels of 255: {json.dumps(document['probes'])}\n\n{bar_table([flat])}", flush=True)
     if not arguments.quick:
         cost = probe_cost(arguments.checkpoint, device=arguments.device, like=arguments.like)
         document["cost"] = asdict(cost)
@@ -180,7 +161,6 @@ def main() -> None:
     parser.add_argument("--steps", type=lambda text: [int(part) for part in text.split(",")], help="such as 1,2,3,4")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="6 Kodak pictures, default steps, no large pictures")
-    parser.add_argument("--sheet", type=Path, help="also draw crops for looking into this PNG")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON, replaced when it is there")
     arguments = parser.parse_args()
     document = run(arguments)

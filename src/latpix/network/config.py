@@ -50,8 +50,9 @@ class NetworkConfig:
     pixel_gate: bool = False  # v1.5: they enter before the pixel blocks too
     rgb_head: int | None = None  # training's RGB head reads this residual block's output (1-based); -1 the last tokens
 
-    # What is painted
-    base_picture: bool = False  # the output is added to the picture read beside the latent, enlarged
+    # Base decoder: paints a picture from the latent alone, which the output is added to
+    base_widths: tuple[int, ...] = ()  # of its levels, from the latent's cells to the native size; empty is none
+    base_blocks: tuple[int, ...] = ()  # residual blocks of each level
 
     @property
     def latent_outputs(self) -> int:

@@ -190,7 +190,7 @@ def truncated_normal(layer: Linear | Conv2d) -> None:
 
 
 def zero_linear(channels: int, width: int) -> Linear:
-    """A head that starts at zero, so an untrained projection changes nothing."""
+    """A layer that starts at zero, so that untrained it changes nothing."""
     layer = Linear(channels, width)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

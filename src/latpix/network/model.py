@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latpix.network.attention import Scope, make_scopes
+from latpix.network.base_decoder import BaseDecoder
 from latpix.network.config import NetworkConfig
 from latpix.network.gates import Gate
 from latpix.network.latent_projection import LatentFeatures, LatentProjection
@@ -50,6 +51,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         assert not (config.attention_window and config.caption_width), "captions are not windowed"
+        self.base_decoder = BaseDecoder(config) if config.base_widths else None
         d, patch = config.width, config.patch_size
         self.time_embedding = TimeEmbedding(d)
         self.caption_embedding = (
@@ -94,16 +96,19 @@ class Denoiser(nn.Module):
             latent: normalized values; None together with ``image`` None is a plain text-to-image call.
             latent_sigma: noise level of each latent in [0, 1]; needed wherever a gate runs.
             caption: states of the caption encoder; None only for networks without a caption stream.
-            image: a picture in [-1, 1] at native size, for networks that read one.
+            image: a picture in [-1, 1] for networks that read one: at native size, or, of networks with a base
+                decoder, what ``base_decoder.paint`` made of the whole latent, at output size.
             keep: 1 keeps, 0 drops the latent's features of a sample (training).
         """
         config, device = self.config, self.final_norm.weight.device
         rows, columns = height // config.patch_size, width // config.patch_size
         assert (rows * config.patch_size, columns * config.patch_size) == (height, width), "size is not whole patches"
-        assert image is not None or not config.base_picture, "there is no picture to paint on"
+        assert image is not None or not config.base_widths, "there is no picture to paint on"
         assert (caption is None) == (self.caption_embedding is None), "caption given to a network without, or missing"
 
-        features = None
+        base, features = None, None
+        if config.base_widths and image is not None:
+            base, image = image.float(), F.avg_pool2d(image.float(), config.scale)
         if latent is not None or image is not None:
             assert latent_sigma is not None, "a gate needs latent_sigma"
             features = self.latent_projection(latent, image, rows, columns, keep)
@@ -130,7 +135,7 @@ class Denoiser(nn.Module):
             pixel_scopes=scopes[1],
             row_positions=pixel_positions(height, config.pixel_width, device=device),
             column_positions=pixel_positions(width, config.pixel_width, device=device),
-            base=enlarge(image, height, width) if config.base_picture and image is not None else None,
+            base=base,
         )
 
     def forward(
@@ -220,11 +225,6 @@ class Denoiser(nn.Module):
             return None
         head_width = self.config.width // self.config.heads
         return sequence_rotation(caption.shape[1], head_width, theta=theta, device=caption.device)
-
-
-def enlarge(picture: Float[Tensor, "b 3 y x"], height: int, width: int) -> Float[Tensor, "b 3 h w"]:
-    """The plain way to a larger picture: bicubic."""
-    return F.interpolate(picture.float(), size=(height, width), mode="bicubic", antialias=True)
 
 
 def build(config: NetworkConfig, *, device: torch.device | str | None = None) -> Denoiser:

@@ -37,6 +37,7 @@ class RunConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the networks; weights and losses are float32
     recompute: bool = False  # activations of blocks, in the backward pass, instead of keeping them
     context: int = 1  # processes that share each picture, for those that one cannot hold
+    cooldown: float = 0.0  # share of the run at its end over which learning rates fall to 0
     ema_width: float = 0.1  # of the average's profile, as a share of the run
     save_every: int = 500  # steps
     keep: int = 3  # saves
@@ -46,7 +47,18 @@ class RunConfig:
 
 # A run that goes on may be given others: they say how long it is, what it leaves behind, and how the samples of a step
 # are shared out, which has to change with the number of processes.
-MAY_CHANGE = ("steps", "save_every", "keep", "log_every", "sample_every", "batch", "accumulate", "recompute", "context")
+MAY_CHANGE = (
+    "steps",
+    "cooldown",
+    "save_every",
+    "keep",
+    "log_every",
+    "sample_every",
+    "batch",
+    "accumulate",
+    "recompute",
+    "context",
+)
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -78,10 +90,12 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
 
 
 def check(config: RunConfig) -> None:
-    """Raise UsageError where a number that counts something is below 1."""
+    """Raise UsageError where a number that counts something is below 1, or a share is none."""
     for key in ("steps", "batch", "size", "accumulate", "context", "save_every", "keep", "log_every", "sample_every"):
         if getattr(config, key) < 1:
             raise UsageError(f"{key}={getattr(config, key)}: expected 1 or more.")
+    if not 0 <= config.cooldown <= 1:
+        raise UsageError(f"cooldown={config.cooldown}: expected a share of the run, from 0 to 1; lower it.")
 
 
 def parse(text: str, kind: Any) -> Any:
@@ -154,8 +168,7 @@ def find_recipe(name: str, command: str) -> ModuleType:
     module = _load_file(Path(name)) if name.endswith(".py") else _load_name(name)
     missing = [part for part in ("COMMAND", "AVERAGED", "config", "outline", "build") if not hasattr(module, part)]
     if missing:
-        how = "" if name.endswith(".py") else f" Run it by itself: python -m {RECIPES}.{name} --help."
-        raise UsageError(f'"{name}" has no {", ".join(missing)}, so the loop cannot run it.{how}')
+        raise UsageError(f'"{name}" has no {", ".join(missing)}, so the loop cannot run it.')
     if command != module.COMMAND:
         raise UsageError(f'"{name}" is run by `latpix {module.COMMAND} {name}`, not by `latpix {command}`.')
     return module

@@ -12,6 +12,7 @@ Source: DMD2, Yin et al. 2024. Letters: b batch, c latent channels, h and w late
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,7 @@ from latpix.errors import OptionError
 from latpix.sampling.guidance import guide
 from latpix.sampling.paths import Prediction, x0_of
 from latpix.sampling.samplers import Denoise
-from latpix.training.alternation import GAN_WARM_UP, GAN_WEIGHT, gan_weight
+from latpix.training.alternation import EVERY, GAN_WARM_UP, GAN_WEIGHT, gan_weight
 from latpix.training.auxiliary_rgb import NativePixels
 from latpix.training.dmd_losses import (
     fake_score_loss,
@@ -34,6 +35,8 @@ from latpix.training.draws import Draws
 from latpix.training.fidelity import fidelity_loss
 from latpix.training.flow_matching import mix
 from latpix.training.given import Features, Given, Network, PerSample, Pixels, Step, per_pixel
+from latpix.training.job import Call
+from latpix.training.learning import nothing
 from latpix.training.student_samples import Way, guess, student_sample
 from latpix.training.times import draw_times
 
@@ -58,6 +61,23 @@ class DistillSettings:
     r1_noise: float = 0.1
     fidelity_weight: float = 0.0
     prediction: Prediction = "velocity"
+
+
+def calls(settings: DistillSettings, tap: int) -> tuple[Call, ...]:
+    """How the steps ask student, fake score and teacher, whose features after block ``tap`` are judged."""
+    students, critics = 1 / EVERY, (EVERY - 1) / EVERY  # shares of the steps
+    looks = 3 if settings.r1_weight > 0 else 2  # of a critics' step: painted, true, true and noised
+    rolled = settings.rollout * (len(settings.times) - 2) / 2  # calls before the one that counts
+    asked = partial(Call, backward=False, learn=nothing)
+    return (
+        Call(network="student", times=students),
+        asked(network="student", times=critics + rolled),
+        asked(network="teacher", times=students * (1 if settings.guidance_scale == 1 else 2)),
+        asked(network="fake_score", times=students),
+        Call(network="fake_score", times=critics),
+        Call(network="teacher", times=students, learn=nothing, after=(tap,)),
+        asked(network="teacher", times=critics * looks, after=(tap,)),
+    )
 
 
 def student_step(

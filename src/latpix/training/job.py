@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from latpix.training.given import Step
+from latpix.training.learning import Learn, everything
 
 Draw = Callable[[torch.Generator, tuple[int, ...]], Tensor]
 TOGETHER, APART = 0, 1  # what a draw belongs to: all samples of a step, or one of them
@@ -113,6 +114,17 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Call:
+    """One way in which a step asks a denoiser, for the forecast."""
+
+    network: str
+    times: float = 1.0  # for each batch, on the average of all steps
+    backward: bool = True
+    learn: Learn = everything
+    after: tuple[int, ...] = ()  # only the features after these patch blocks
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outline:
     """What a recipe will train on, before anything is loaded: for ``--dry-run``."""
 
@@ -120,3 +132,4 @@ class Outline:
     frozen: Mapping[str, nn.Module]
     alive: tuple[str, ...]  # networks whose activations are kept at the same time, at worst
     samples_per_epoch: int | None  # crops that share no pixel; None where they are made up without end
+    calls: tuple[Call, ...] = ()  # of all denoisers; without them operations are not foretold

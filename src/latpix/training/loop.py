@@ -23,7 +23,7 @@ from latpix.files.picture_files import save_picture
 from latpix.training.config import RunConfig, save_config
 from latpix.training.ema import average_decay, power_exponent, update_average
 from latpix.training.job import Job, SampleDraws
-from latpix.training.learning_rate import warm_up
+from latpix.training.learning_rate import cool_down, warm_up
 from latpix.training.log import RunLog
 from latpix.training.optimizers import (
     expect_state,
@@ -111,8 +111,7 @@ def train(
         load_into(tensors(), last, world.group)
         facts = read_facts(last, world.rank)
         step, updates = facts["step"], facts["updates"]
-        if facts["ranks"] == world.ranks:
-            job.seek(facts["position"])
+        job.seek(facts["position"])
         say(f"going on from step {step}")
     log = RunLog(run, step, writes=world.first)
     saved_at = step if saves.all() else -1
@@ -120,7 +119,7 @@ def train(
     def save() -> None:
         nonlocal saved_at
         if saved_at != step:
-            facts: Facts = {"step": step, "updates": updates, "ranks": world.ranks, "position": position}
+            facts: Facts = {"step": step, "updates": updates, "position": position}
             saves.start(step, tensors(), facts)
             saved_at = step
 
@@ -131,10 +130,10 @@ def train(
     position = job.position()
     try:
         while not finished:
-            turn = job.turn(step)
+            turn, end = job.turn(step), cool_down(step, settings.steps, round(settings.cooldown * settings.steps))
             for name, part in job.parts.items():
                 for group in (group for optimizer in optimizers[name] for group in optimizer.param_groups):
-                    group["lr"] = part.learning_rate * warm_up(updates[name], part.warmup_updates)
+                    group["lr"] = part.learning_rate * warm_up(updates[name], part.warmup_updates) * end
 
             # 4a. gradients, of one batch or several
             sums: dict[str, Tensor] = {}

@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-PATCH = 8  # pixels per side of the patches whose detail is compared as one vector
-
 
 def charbonnier(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """The smooth absolute difference: mean sqrt(d^2 + 1e-4)."""
@@ -18,7 +16,7 @@ def charbonnier(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> Flo
 
 
 def feature_difference(
-    a: Sequence[Float[Tensor, "b c h w"]], b: Sequence[Float[Tensor, "b c h w"]]
+    a: Sequence[Float[Tensor, "b _ _ _"]], b: Sequence[Float[Tensor, "b _ _ _"]]
 ) -> Float[Tensor, ""]:
     """Squared difference of features normalised over channels, averaged over places and depths.
 
@@ -31,7 +29,7 @@ def feature_difference(
 
 
 def texture_difference(
-    a: Sequence[Float[Tensor, "b c h w"]], b: Sequence[Float[Tensor, "b c h w"]]
+    a: Sequence[Float[Tensor, "b _ _ _"]], b: Sequence[Float[Tensor, "b _ _ _"]]
 ) -> Float[Tensor, ""]:
     """One minus the similarity of features' means (texture) and of their covariation (structure).
 
@@ -46,25 +44,3 @@ def texture_difference(
         structure = (2 * covariance + 1e-6) / (var_x + var_y + 1e-6)
         similarity = similarity + (texture + structure).mean() / 2
     return 1 - similarity / len(a)
-
-
-def detail_distance(a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
-    """Distance of fine detail: the mean length, over patches, of the high-pass difference, per pixel and channel."""
-    difference = (a - b).float()
-    fine = difference - F.avg_pool2d(F.pad(difference, (2, 2, 2, 2), mode="reflect"), 5, stride=1)
-    energy = F.avg_pool2d(fine.square().mean(1, keepdim=True), PATCH)
-    return (energy + 1e-6).sqrt().mean()
-
-
-def energy_score(
-    first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"], spread: float
-) -> Float[Tensor, ""]:
-    """How well two pictures painted from two noises stand for the target's distribution, in fine detail.
-
-        (|first - target| + |second - target|) / 2  -  spread |first - second| / 2
-
-    ``spread`` 1 is the energy score, whose best answer is a sample of the true distribution; 0 asks for its median.
-    Source: Gneiting & Raftery 2007, section 4.3.
-    """
-    near = (detail_distance(first, target) + detail_distance(second, target)) / 2
-    return near - spread * detail_distance(first, second) / 2

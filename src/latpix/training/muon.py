@@ -5,7 +5,7 @@
 The factor gives the update the size (rms 0.2) that Adam's has, so that both share one learning rate.
 `orthogonal` is five steps of a quintic Newton-Schulz iteration in bfloat16: singular values end between 0.7 and 1.2.
 
-Source: Jordan et al. 2024, "Muon"; the factor: Liu et al. 2025, "Muon is scalable", section 2.2. Letters: n rows,
+Source: Jordan et al. 2024, "Muon"; the factor: Liu et al. 2025, "Muon is scalable", section 2.2. Letters: m matrices of
 k columns.
 """
 
@@ -24,15 +24,16 @@ MOMENTUM = 0.95
 SIZE = 0.2  # rms of an update
 
 
-def orthogonal(matrix: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """The nearest matrix whose singular values are about 1, in float32."""
+def orthogonal(matrices: Float[Tensor, "m n k"]) -> Float[Tensor, "m n k"]:
+    """The nearest matrices whose singular values are about 1, in float32."""
     a, b, c = COEFFICIENTS
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = wide.bfloat16() / (wide.norm() + 1e-7).bfloat16()
+    tall = matrices.shape[1] > matrices.shape[2]
+    wide = matrices.mT if tall else matrices
+    x = (wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(ITERATIONS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    out: Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    out: Tensor = x.mT if tall else x
     return out.float()
 
 
@@ -45,11 +46,16 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
             for weight in group["params"]:
                 gradient = weight.grad.contiguous().flatten(1)  # [n, k]
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(gradient)
                 momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-                update = orthogonal(gradient.lerp(momentum, MOMENTUM))
-                weight.sub_((update * (group["lr"] * SIZE * math.sqrt(max(update.shape)))).view(weight.shape))
+                alike.setdefault(gradient.shape, []).append((weight, gradient.lerp(momentum, MOMENTUM)))
+            for shape, pairs in alike.items():  # matrices of a shape together: nearly twice as fast on a CPU
+                updates = orthogonal(torch.stack([momentum for _, momentum in pairs]))
+                rate = group["lr"] * SIZE * math.sqrt(max(shape))
+                for (weight, _), update in zip(pairs, updates, strict=True):
+                    weight.sub_((rate * update).view(weight.shape))

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latpix.network.layers import TIMESTEP_SCALE
-from latpix.network.model import Denoiser
+from latpix.network.model import Condition, Denoiser
 from latpix.sampling.paths import Prediction, velocity_of
 from latpix.training.bands import Bands
 from latpix.training.given import Caption, Latent, PerSample, Pixels, per_pixel
+from latpix.training.lora import merged
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -38,13 +39,22 @@ class Painter(nn.Module):
         *,
         image: Float[Tensor, "b 3 y x"] | None = None,
         after: tuple[int, ...] = (),
+        rgb: bool = False,
     ) -> Pixels | list[Tensor]:
-        """The velocity, float32; with ``after`` the features after these patch blocks instead."""
+        """The velocity, float32; with ``rgb`` the RGB head's picture after it.
+
+        With ``after`` the features after these patch blocks instead. A latent without channels is none.
+        """
         height, width = x_t.shape[-2:]
         network, bands, low = self.network, self.bands, self.precision == "bfloat16"
         with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=low):
             condition = network.condition(
-                height=height, width=width, latent=latent, latent_sigma=latent_sigma, caption=caption, image=image
+                height=height,
+                width=width,
+                latent=latent if latent.shape[1] else None,
+                latent_sigma=latent_sigma,
+                caption=caption,
+                image=image,
             )
             shown = x_t
             if bands is not None:
@@ -52,13 +62,27 @@ class Painter(nn.Module):
             if after:
                 features = network.features(shown, timestep, condition, after)
                 # Sharded modules must not hand out views: what brings their weights back hangs on their output.
-                return [feature.clone() if bands is None else bands.join(feature, dim=2) for feature in features]
+                return [feature.clone() if bands is None else _joined(bands, feature) for feature in features]
             output = network(shown, timestep, condition).float()
+            picture = _rgb_picture(network, condition) if rgb else None
         if bands is not None:
-            output = bands.join(output, dim=2)
-        return velocity_of(self.prediction, x_t, per_pixel(timestep / TIMESTEP_SCALE), output)
+            output = _joined(bands, output)
+        velocity = velocity_of(self.prediction, x_t, per_pixel(timestep / TIMESTEP_SCALE), output)
+        return velocity if picture is None else [velocity, picture]
+
+
+def _joined(bands: Bands, maps: Float[Tensor, "b d rows columns"]) -> Float[Tensor, "b d all_rows columns"]:
+    """The bands of all processes, with a memory of their own."""
+    return bands.join(maps, dim=2).contiguous()
+
+
+def _rgb_picture(network: Denoiser, condition: Condition) -> Float[Tensor, "b 3 y x"]:
+    assert network.latent_projection.rgb_head is not None, "a network without an RGB head"
+    assert condition.features is not None
+    picture: Tensor = network.latent_projection.rgb_head(condition.features.rgb_source)
+    return picture.float()
 
 
 def denoiser_weights(average: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A painter's tensors by the denoiser's own names."""
-    return {name.removeprefix("network."): tensor for name, tensor in average.items()}
+    """A painter's tensors by the denoiser's own names; low-rank differences are in the weights."""
+    return merged({name.removeprefix("network."): tensor for name, tensor in average.items()})

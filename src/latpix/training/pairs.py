@@ -1,11 +1,12 @@
 """Photographs with the latents of their reduction, and crops of both that lie on each other.
 
-    photograph [3, 4y, 4x] -> reduced 4 times, bicubic with antialiasing -> latent [128, y/16, x/16] -> base picture
+    photograph [3, 4y, 4x] -> reduced 4 times, bicubic with antialiasing -> latent [128, y/16, x/16] -> native picture
     [3, y, x]
 
-Every picture stands in the store twice, as it is and mirrored, each with the latent of TAEF2 and of flux2-lite, encoded
-whole and cut afterwards. The base picture is flux2-lite's decode. Crops are drawn by detail: flat sky teaches little.
-Letters: b batch, s side of a crop in latent cells.
+Latents are TAEF2's and flux2-lite's, encoded whole and cut afterwards. The native picture is what the latent stands for
+at its own size: of TAEF2's latents TAEF2's decode, whose colours a user of the codec sees; of flux2-lite's, whose
+decode is poorer than the latent, the reduced photograph. Crops are drawn by detail: flat sky teaches little.
+Letters: b batch, s side of a crop in latent cells, m with its margin, n native pixels, p output pixels.
 """
 
 from collections.abc import Sequence
@@ -18,24 +19,26 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from latpix.backbones.codec import Codec
-from latpix.backbones.lite import overview
 from latpix.backbones.taef2 import Taef2
-from latpix.training.photographs import detail, to_levels, to_pixels
+from latpix.network.base_decoder import overview
+from latpix.training.photographs import detail, reduce, to_pixels
 
 SCALE = 4
 CELL = 16  # native pixels per side of a latent cell
-MARGIN = 2  # cells around a crop that its decode should know of
+UNPATCHIFY = 2
+MARGIN = 2  # cells around a crop that its base picture should know of
 LEAST_CELLS = 8  # smaller pictures are left out
 DETAIL_RANGE = (1.0, 8.0)  # levels: below and above, more or less detail changes a crop's chance no further
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture, its latents (TAEF2's and flux2-lite's) and their base pictures."""
+    """One picture, its latents (TAEF2's and flux2-lite's) and what they stand for at native size."""
 
     picture: UInt8[Tensor, "3 H W"]
     latents: Float16[Tensor, "2 128 h w"]
-    bases: Float16[Tensor, "2 3 y x"]
+    natives: Float16[Tensor, "2 3 y x"]
+    hints: tuple[Float16[Tensor, "64 _ _"], ...]  # features of TAEF2's decoder at 1/8, 1/4 and 1/2; none without it
     chances: np.ndarray[tuple[int], np.dtype[np.float64]]  # of each crop position, row-major
     columns: int
 
@@ -45,9 +48,11 @@ class PairBatch:
     """Crops of some pairs: what the network reads, and what it should paint."""
 
     surroundings: Float[Tensor, "b 128 m m"]  # the latent with ``MARGIN`` cells around the crop
-    seen: Float[Tensor, "b 64"]  # flux2-lite's overview of the whole latent
-    base: Float[Tensor, "b 3 n n"]
+    seen: Float[Tensor, "b 64"]  # the base decoder's overview of the whole latent
+    native: Float[Tensor, "b 3 n n"]
     pixels: Float[Tensor, "b 3 p p"]
+    hinted: Float[Tensor, " b"]  # 1 where there are hints, 0 where they are zeros
+    hints: tuple[Float[Tensor, "b 64 _ _"], ...]
 
     @property
     def latent(self) -> Float[Tensor, "b 128 s s"]:
@@ -55,37 +60,14 @@ class PairBatch:
         return self.surroundings[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
-class PairStore:
-    """All pairs in memory, and how crops are drawn."""
-
-    def __init__(self, pictures: Sequence[Tensor], taef2: Taef2, codec: Codec, *, side: int) -> None:
-        self.side = side
-        self.pairs: list[Pair] = []
-        whole = SCALE * CELL
-        for picture in pictures:
-            height, width = (length // whole * whole for length in picture.shape[-2:])
-            if min(height, width) < LEAST_CELLS * whole:
-                continue
-            trimmed = picture[:, :height, :width]
-            for variant in (trimmed, trimmed.flip(-1)):
-                self.pairs.append(make_pair(variant.contiguous(), taef2, codec, side=side))
-        self.weights = np.array([pair.chances.sum() for pair in self.pairs])
-        self.weights /= self.weights.sum()
-
-    def draw(self, generator: np.random.Generator, count: int) -> PairBatch:
-        """``count`` crops, half of TAEF2's latents and half of flux2-lite's on average."""
-        drawn = [self._crop(generator) for _ in range(count)]
-        return PairBatch(*(torch.stack(tensors) for tensors in zip(*drawn, strict=True)))
-
-    def _crop(self, generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pair = self.pairs[int(generator.choice(len(self.pairs), p=self.weights))]
-        place = int(generator.choice(len(pair.chances), p=pair.chances / pair.chances.sum()))
-        kind = int(generator.integers(2))
-        return cut(pair, place, kind, self.side)
+def stack(crops: Sequence[tuple[Tensor, ...]]) -> PairBatch:
+    """Crops as of ``cut``, as a batch."""
+    latent, seen, native, pixels, hinted, *hints = (torch.stack(column) for column in zip(*crops, strict=True))
+    return PairBatch(latent, seen, native, pixels, hinted, tuple(hints))
 
 
-def cut(pair: Pair, place: int, kind: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One crop of a pair, as ``PairBatch`` stacks them: latent with its margin, overview, base picture, picture.
+def cut(pair: Pair, place: int, kind: int, side: int) -> tuple[Tensor, ...]:
+    """One crop of a pair: the fields of ``PairBatch`` in their order, without a batch axis.
 
     Args:
         pair: that is cut.
@@ -99,36 +81,43 @@ def cut(pair: Pair, place: int, kind: int, side: int) -> tuple[Tensor, Tensor, T
         return tensor[:, top * cell : (top + side) * cell, left * cell : (left + side) * cell]
 
     latent = pair.latents[kind].float()
+    hinted = bool(pair.hints) and kind == 0
     around = F.pad(latent[None], (MARGIN,) * 4, mode="replicate")[0]
     wide = side + 2 * MARGIN
     return (
         around[:, top : top + wide, left : left + wide],
-        overview(latent[None])[0],
-        inside(pair.bases[kind], CELL).float(),
+        overview(latent[None], UNPATCHIFY)[0],
+        inside(pair.natives[kind], CELL).float(),
         to_pixels(inside(pair.picture, SCALE * CELL)),
+        torch.tensor(float(hinted)),
+        *(inside(hint, 2 << level).float() * hinted for level, hint in enumerate(pair.hints)),
     )
 
 
 @torch.no_grad()
-def make_pair(picture: UInt8[Tensor, "3 H W"], taef2: Taef2, codec: Codec, *, side: int) -> Pair:
-    """Reduce a picture, encode it both ways, decode both latents, and weigh its crops."""
-    reduced = reduce(to_pixels(picture)[None])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        from_taef2 = taef2.encode(reduced.contiguous(memory_format=torch.channels_last)).float()
-    latents = torch.cat([from_taef2, codec.encode(reduced)])
+def make_pair(
+    picture: UInt8[Tensor, "3 H W"], taef2: Taef2 | None, codec: Codec, *, side: int, hints: bool = False
+) -> Pair:
+    """Reduce a picture, encode it both ways, and weigh its crops; without TAEF2 both latents are flux2-lite's.
+
+    ``hints`` keeps the features of TAEF2's decoder: 42 bytes for each native pixel.
+    """
+    native = to_pixels(reduce(picture, SCALE))[None]
+    ours, levels = codec.encode(native), list[Tensor]()
+    if taef2 is None:
+        latents, natives = ours.repeat(2, 1, 1, 1), native.repeat(2, 1, 1, 1)
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            theirs = taef2.encode(native.contiguous(memory_format=torch.channels_last)).float()
+            decoded, levels = taef2.decode_levels(theirs.contiguous(memory_format=torch.channels_last))
+        latents, natives = torch.cat([theirs, ours]), torch.cat([decoded.float(), native])
     tiles = detail(picture, SCALE * CELL).square()[None, None]
     crops = F.avg_pool2d(tiles, side, stride=1)[0, 0].sqrt().clamp(*DETAIL_RANGE)  # [rows, columns]
     return Pair(
         picture=picture,
         latents=latents.half(),
-        bases=codec.decode(latents).half(),
+        natives=natives.half(),
+        hints=tuple(level[0].half().contiguous() for level in levels) if hints else (),
         chances=crops.flatten().double().numpy(),
         columns=crops.shape[1],
     )
-
-
-def reduce(pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 y x"]:
-    """A quarter of the size, bicubic with antialiasing, rounded to levels as a picture file would be."""
-    size = (pixels.shape[-2] // SCALE, pixels.shape[-1] // SCALE)
-    small = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
-    return to_pixels(to_levels(small))

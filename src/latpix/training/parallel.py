@@ -24,7 +24,7 @@ from latpix.errors import UsageError
 from latpix.training.bands import Bands
 from latpix.training.painter import Painter
 
-UNITS = ("PatchBlock", "PixelBlock", "LatentProjection", "CaptionEmbedding")  # gathered and freed as one
+UNITS = ("PatchBlock", "PixelBlock", "LatentProjection", "RGBHead", "CaptionEmbedding")  # gathered and freed as one
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class World:
                 module.bands = Bands(self.context_group)
         # A single number cannot be split: each process keeps it, and ``average`` brings the gradients together.
         numbers = {weight for weight in network.parameters() if weight.ndim == 0}
-        for module in network.modules():
+        for module in reversed(list(network.modules())):  # a unit within another one first: it is gathered by itself
             if type(module).__name__ in UNITS:
                 fully_shard(module, mesh=self.mesh, ignored_params=numbers)
         fully_shard(network, mesh=self.mesh, ignored_params=numbers)

@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from latpix.data.pictures import reduced
 from latpix.errors import UsageError
 from latpix.files.picture_files import read_picture
 
@@ -52,12 +53,12 @@ class Photograph:
     license: str
 
 
-def training_photographs(assets: Path, packages: Path | None = None) -> list[Photograph]:
+def training_photographs(assets: Path) -> list[Photograph]:
     """The training list, in a fixed order, sharp and small pictures first.
 
     Args:
-        assets: the folder that holds `photos/clic2025` and `photos/cid22`.
-        packages: a folder with the two Debian packages, each unpacked (`dpkg -x`) into a folder of its name; optional.
+        assets: the folder that holds `photos/clic2025` and `photos/cid22`, and, if they are to be used, `packages` with
+            the two Debian packages, each unpacked (`dpkg -x`) into a folder of its name.
 
     Raises:
         UsageError: a folder or a file of the list is missing.
@@ -68,7 +69,8 @@ def training_photographs(assets: Path, packages: Path | None = None) -> list[Pho
             raise UsageError(f"no folder {folder} in {assets}: --assets names the folder that holds photos/")
         files = sorted(file for file in (assets / folder).iterdir() if file.suffix in SUFFIXES)
         found += [Photograph(path=file, source=folder.split("/")[1], license=FOLDERS[folder]) for file in files]
-    if packages is not None:
+    packages = assets / "packages"
+    if packages.is_dir():
         found += [_listed(packages / path, license) for path, license in _packaged()]
     return found
 
@@ -109,9 +111,9 @@ def halve(levels: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
     return half[:, :height, :width].contiguous()
 
 
-def is_large(levels: UInt8[Tensor, "3 H W"]) -> bool:
-    """Whether a picture is used at half size too."""
-    return min(levels.shape[-2:]) >= LARGE
+def reduce(levels: UInt8[Tensor, "3 H W"], by: int) -> UInt8[Tensor, "3 h w"]:
+    """A ``by``-th of the size, bicubic with antialiasing, as a picture file would hold it."""
+    return to_levels(reduced(to_pixels(levels)[None], by)[0])
 
 
 def to_pixels(levels: UInt8[Tensor, "*b 3 H W"]) -> Float[Tensor, "*b 3 H W"]:

@@ -1,222 +1,220 @@
-"""Train flux2-lite: encoder and decoder at once, imitating TAEF2.
+"""flux2-lite, encoder and decoder at once, by imitating TAEF2.
 
-    python -m latpix.training.recipes.flux2_lite --assets DIR [--photos DIR] -o RUN [--minutes N]
+    latpix train flux2_lite --assets DIR [--set start=flux2-lite] [--set key=value ...]
 
-    encoder:  mean((E(x) - z)^2 / var_c)  +  2 |D(E(x)) - x|  +  4 |T(E(x)) - x|      z = TAEF2's latent, T its decoder
-    decoder:  4 |D(z) - x|  +  2 |D(E(x)) - x|                                         |e| = mean sqrt(e^2 + 0.01^2)
+    encoder:  10 mean(e^2)  +  40 mean(mean2(e)^2)  +  4 far(T(E(x)))  +  far(D(E(x))) / 2
+    decoder:  4 far(D(z))  +  2 far(D(E(x)))
+              e = (E(x) - z) / std_c          far(y) = |y - x|  +  2 (y - x)^2  +  |mean16(y - x)|
 
-The T term goes through TAEF2's frozen decoder on whole pictures (its group norms see all of them: on crops of 144
-pixels its output is only 24 to 36 dB from that of the whole), every 8th step, in the second half of the time.
-Muon (kernels) and Adam (the rest), learning rate 1.5e-3 with warm-up and cosine to zero over `--minutes`; averaged
-weights (EMA) are exported.
+z is TAEF2's latent of x, T its decoder, frozen and used on one square of a sample; |e| is sqrt(e^2 + 0.01^2).
+Every square is a picture of its own (training/squares.py), encoded by TAEF2 as a whole, so nothing at its border is
+false. Squares of 128 pixels alone teach both halves to lean on borders (Kodak in tiles of 128 came through at 28.2 dB,
+of 512 at 26.1), so some are larger.
+Both halves learn together: a decoder that only ever saw TAEF2's latents was 5 dB worse on ours. The weights follow the
+gradients: with the first of the encoder's terms at 1 and the last at 2, its gradient is a tenth of theirs and the
+latents drift (to 27 % of the variance in 17 minutes). The mean over 2x2 cells stands apart because TAEF2's decoder
+turns an error there into a wrong colour: right means over 4x4 cells alone would bring it from 24 to 28 dB.
 
-Hardware: 2 CPU cores with AVX-512 bf16, bfloat16 autocast, 0.25 s per step when nothing else runs. The shipped weights
-came from 48 minutes in two stages on busy cores; docs/benchmarks/flux2-lite.md has their table and what differed.
-A run stopped in between goes on from RUN/state.pt when the same command is given again. RUN/log.jsonl is the log.
+Hardware: two CPU cores with AVX-512 bf16, about a second a step; the same command on a GPU, with a larger ``batch``.
+What to expect: docs/benchmarks/flux2-lite.md. RUN/flux2-lite.safetensors is a codec: `--vae FILE`, `Codec.load(FILE)`.
 """
 
-from __future__ import annotations
-
-import argparse
-import copy
-import json
-import math
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from latpix import resources
 from latpix.backbones.lite import Lite, channels_last
-from latpix.backbones.lite_file import save_lite
+from latpix.backbones.lite_file import NAME, load_lite, save_lite
 from latpix.backbones.taef2 import Taef2
-from latpix.training.latent_store import LatentStore
-from latpix.training.muon import Muon
-from latpix.training.photographs import Photograph, sources, training_photographs
+from latpix.distributed import ranks_of_torchrun
+from latpix.errors import UsageError
+from latpix.training.config import RunConfig
+from latpix.training.given import Step
+from latpix.training.job import Outline, Part, SampleDraws
+from latpix.training.losses import charbonnier
+from latpix.training.painter import Precision
+from latpix.training.photographs import sources, training_photographs
+from latpix.training.squares import SquareBatch, Squares, count_squares
 
+COMMAND, AVERAGED = "train", "codec"
 LICENSE = "Apache-2.0"
+# Kernels inside; those that meet pictures or latents, biases and the overview's matrices are AdamW's.
+MUON = tuple(
+    f"lite.{part}"
+    for part in (
+        "encoder.fine", "encoder.down", "encoder.coarse",
+        "decoder.coarse", "decoder.up", "decoder.fine",
+    )
+)  # fmt: skip
+ENCODER_SHARE = 0.25  # of the gradient of its own decodes that reaches the encoder
+OUTSIDE = 2**31  # a step that no run reaches: its squares are the grid's, and those whose latents' variance is taken
+MEASURED = 16  # samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """All that decides a run; saved beside its weights."""
+class Config(RunConfig):
+    """All that decides a run; saved beside its weights. ``size`` is the side of the largest squares, and one sample is
+    that, or several smaller ones."""
 
-    seed: int = 1
-    minutes: float = 60.0
-    crops: int = 8
-    side: int = 9  # cells of a crop: 144 pixels
-    margin: int = 8  # pixels at a crop's border that no loss looks at
-    own_crops: int = 4  # of them also decoded from our own encoder's latents
-    learning_rate: float = 1.5e-3
-    warmup_steps: int = 200
-    ema_decay: float = 0.998
-    taef2_every: int = 8
-    taef2_from: float = 0.55  # share of the time
-    first_pictures: int = 206  # encoded before the first step
-    encode_share: float = 0.12  # pixels encoded per pixel trained on, later
-    looks: int = 8  # times that the overviews of our own latents are brought up to date
-    seconds_per_save: float = 120.0
+    start: str = ""  # "flux2-lite", or a codec file, to begin with; fresh weights without
+    learning_rate: float = 7e-4
+    optimizer: Literal["muon", "adamw"] = "muon"  # of the kernels inside; several processes need adamw
+    warmup_updates: int = 100
+    clip: float = 1.0
 
 
 def config() -> Config:
-    """The whole recipe in one run; the shipped weights came from two shorter ones."""
-    return Config()
+    """Fresh weights to a codec. Rates fall over most of the run, so choose its length before it begins."""
+    return Config(steps=20_000, cooldown=0.75, batch=1, size=384)
 
 
-def absolute(error: Tensor, inside: Tensor | None = None) -> Float[Tensor, ""]:
-    """Charbonnier's smooth absolute value, mean over what lies inside."""
-    smooth = (error.float().square() + 1e-4).sqrt()
-    if inside is None:
-        return smooth.mean()
-    return (smooth * inside).sum() / (inside.sum() * error.shape[1])
+def build(settings: Config, assets: Path | None, device: torch.device) -> "LiteJob":
+    """The recipe's job.
 
-
-def losses(model: Lite, store: LatentStore, variance: Tensor, step: int, settings: Config) -> dict[str, Tensor]:
-    """One step's losses on crops, by name."""
-    crops = store.draw(settings.crops, step=step, margin=settings.margin)
-    own = settings.own_crops
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        latent = model.encoder(crops.pixels)
-        seen = torch.cat([crops.seen, crops.seen_ours[:own]])
-        decoded = model.decoder(torch.cat([crops.latent, latent[:own].float()]), seen)
-    inside_cells = F.avg_pool2d(crops.inside, 8)  # [b, 1, 2h, 2w]
-    error = F.pixel_shuffle(((latent.float() - crops.latent) / variance.sqrt()), 2)  # [b, 32, 2h, 2w]
-    weight = inside_cells.expand_as(error)
-    return {
-        "latent": (error.square() * weight).sum() / weight.sum(),
-        "pixels": absolute(decoded[:-own] - crops.pixels, crops.inside),
-        "own": absolute(decoded[-own:] - crops.pixels[:own], crops.inside[:own]),
-    }
-
-
-def through_taef2(model: Lite, store: LatentStore, step: int) -> Float[Tensor, ""]:
-    """How far TAEF2's frozen decoder is from the picture when it is fed with our latent."""
-    pixels = store.draw_whole(step=step)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        decoded = store.taef2.decode_unclamped(model.encoder(pixels))
-    return absolute(decoded - pixels)
-
-
-def build_optimizers(model: nn.Module, settings: Config) -> list[torch.optim.Optimizer]:
-    """Muon for the kernels inside, Adam for biases and for the first and last kernel of each half."""
-    edges = ("enter.weight", "leave.weight")
-    named = list(model.named_parameters())
-    inside = [weight for name, weight in named if weight.ndim == 4 and not name.endswith(edges)]
-    others = [weight for name, weight in named if weight.ndim != 4 or name.endswith(edges)]
-    adam = torch.optim.Adam(others, lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
-    return [adam, Muon(inside, lr=settings.learning_rate)]
-
-
-def rate(step: int, progress: float, settings: Config) -> float:
-    """Warm-up by steps, then a cosine to zero by time."""
-    warm = min(1.0, (step + 1) / settings.warmup_steps)
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def train(assets: Path, packages: Path | None, run: Path, settings: Config) -> None:
-    """Run, or go on with, a training; told in order."""
-    # 1. what a run has
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(asdict(settings), indent=2))
+    Raises:
+        UsageError: no assets, or photographs that are missing or too small.
+        CheckpointError: no TAEF2 among the assets, or nothing to start from of that name.
+    """
+    photographs = training_photographs(_needed(assets))
+    data = Squares(photographs, size=settings.size, seed=settings.seed)
+    taef2 = Taef2.load(_needed(assets) / "taef2").to(device)
     torch.manual_seed(settings.seed)
-    taef2 = Taef2.load(assets / "taef2")
-    channels_last(taef2)
-    photographs = training_photographs(assets, packages)
     model = Lite()
-    channels_last(model)
-    average = copy.deepcopy(model).requires_grad_(False)
-    store = LatentStore(photographs, taef2, average.encoder, side=settings.side, seed=settings.seed)
-    optimizers = build_optimizers(model, settings)
-    step, spent, trained_pixels = 0, 0.0, 0
-
-    # 2. where it stood
-    state_path = run / "state.pt"
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimizer, its_state in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(its_state)
-        step, spent, trained_pixels, variance = (state[k] for k in ("step", "spent", "trained_pixels", "variance"))
-        store.fast_forward(state["encoded"], state["encoded_pixels"])
-    else:
-        for _ in range(min(settings.first_pictures, len(store.pictures))):
-            store.encode_next()
-        variance = store.channel_variance()
-    first_pixels = sum(picture[0].numel() for picture in store.pictures[: settings.first_pictures])
-
-    # 3. steps, until the time is over
-    began = saved = time.monotonic()
-    latest: dict[str, Tensor] = {}
-    budget, before = settings.minutes * 60, spent
-    looks = int(settings.looks * spent / budget)
-    while spent < budget:
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = rate(step, spent / budget, settings)
-        parts = losses(model, store, variance, step, settings)
-        loss = parts["latent"] + 4 * parts["pixels"] + 2 * parts["own"]
-        if step % settings.taef2_every == 0 and spent / budget > settings.taef2_from:
-            parts["taef2"] = through_taef2(model, store, step)
-            loss = loss + 4 * parts["taef2"]
-        model.zero_grad()
-        loss.backward()
-        for half in (model.encoder, model.decoder):
-            nn.utils.clip_grad_norm_(half.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        decay = min(settings.ema_decay, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-        step += 1
-        trained_pixels += settings.crops * (settings.side * 16) ** 2
-        if store.encoded_pixels < first_pixels + settings.encode_share * trained_pixels:
-            store.encode_next()
-        if int(settings.looks * spent / budget) > looks:
-            looks = int(settings.looks * spent / budget)
-            store.look_again()
-        spent = before + time.monotonic() - began
-
-        # 4. now and then: log, save, export
-        latest |= {name: value.detach() for name, value in parts.items()}
-        if step % 50 == 0:
-            line = {"step": step, "seconds": round(spent, 1), "encoded": store.encoded}
-            line |= {name: round(value.item(), 5) for name, value in latest.items()}
-            with (run / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-        if time.monotonic() - saved > settings.seconds_per_save or spent >= budget:
-            saved = time.monotonic()
-            state = {
-                "model": model.state_dict(), "average": average.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "step": step, "spent": spent, "trained_pixels": trained_pixels, "variance": variance,
-                "encoded": store.encoded, "encoded_pixels": store.encoded_pixels,
-            }  # fmt: skip
-            torch.save(state, run / "state.part")
-            (run / "state.part").replace(state_path)
-            save_lite(average, run / "flux2-lite.safetensors", source=source(photographs, step), license=LICENSE)
+    if settings.start:
+        path = resources.weight(NAME) if settings.start == NAME else Path(settings.start)
+        model.load_state_dict(load_lite(path)[0].state_dict())
+    return LiteJob(settings, data, taef2, model, f"photographs: {sources(photographs)}")
 
 
-def source(photographs: list[Photograph], steps: int) -> str:
-    """What the weights were made from, for the file's metadata."""
-    made_by = f"latpix.training.recipes.flux2_lite, {steps} steps"
-    return f"{made_by}; latents of TAEF2 (MIT) from photographs: {sources(photographs)}"
+def outline(settings: Config, assets: Path | None) -> Outline:
+    """What the recipe trains, and on how much."""
+    with torch.device("meta"):
+        codec, taef2 = Lite(), Taef2()
+    squares = count_squares(training_photographs(_needed(assets)), settings.size)
+    return Outline(trained={"codec": codec}, frozen={"taef2": taef2}, alive=("codec",), samples_per_epoch=squares)
 
 
-def main() -> None:
-    """The command of the module's docstring."""
-    parser = argparse.ArgumentParser(description="Train flux2-lite.")
-    parser.add_argument("--assets", type=Path, required=True, help="folder with photos/ and taef2/")
-    parser.add_argument("--photos", type=Path, help="folder with the two unpacked Debian packages")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="run folder; an existing run goes on")
-    parser.add_argument("--minutes", type=float, default=config().minutes, help="encoding at the start apart")
-    arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    train(arguments.assets, arguments.photos, arguments.output, Config(minutes=arguments.minutes))
+def _needed(assets: Path | None) -> Path:
+    if assets is None:
+        raise UsageError("flux2_lite imitates TAEF2 on photographs: name the folder with taef2/ and photos/, --assets.")
+    return assets
 
 
-if __name__ == "__main__":
-    main()
+class Halves(nn.Module):
+    """Both halves in one pass, where a sharded network has its weights."""
+
+    def __init__(self, lite: Lite, precision: Precision) -> None:
+        super().__init__()
+        self.lite = lite
+        self.low = precision == "bfloat16"
+
+    def forward(
+        self, pixels: Float[Tensor, "b 3 s s"], latent: Float[Tensor, "b 128 h w"]
+    ) -> tuple[Float[Tensor, "b 128 h w"], Float[Tensor, "b 3 s s"], Float[Tensor, "b 3 s s"]]:
+        """Our latents of pictures, the decodes of TAEF2's ``latent``, and of ours."""
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.low):
+            ours = self.lite.encoder(pixels).float()
+            read = ours.detach() + ENCODER_SHARE * (ours - ours.detach())  # the decoder's gradient, mostly
+            decoded, own = self.lite.decoder(torch.cat([latent, read])).float().chunk(2)
+        return ours, decoded, own
+
+
+class LiteJob:
+    """See training/job.py."""
+
+    name = NAME
+    averaged = AVERAGED
+
+    def __init__(self, settings: Config, data: Squares, taef2: Taef2, model: Lite, source: str) -> None:
+        self.data, self.taef2, self.source = data, taef2, source
+        self.low, self.start = settings.precision == "bfloat16", settings.start
+        channels_last(taef2)
+        if ranks_of_torchrun().size == 1:  # weights that are shared out have to lie plainly
+            channels_last(model)
+        part = Part(
+            network=Halves(model, settings.precision),
+            learning_rate=settings.learning_rate,
+            betas=(0.9, 0.99),
+            warmup_updates=settings.warmup_updates,
+            muon=MUON if settings.optimizer == "muon" else (),
+            clip=settings.clip,
+        )
+        self.parts: Mapping[str, Part] = {AVERAGED: part}
+        self.frozen: Mapping[str, nn.Module] = {}  # TAEF2 is asked for its halves, so it is not to be sharded
+        measured = (self.encode(self.pixels(data.draw(OUTSIDE, [sample]))) for sample in range(MEASURED))
+        self.variance = torch.cat(list(measured)).var(dim=(0, 2, 3))[None, :, None, None]  # [1, 128, 1, 1]
+
+    def pixels(self, batch: SquareBatch) -> Float[Tensor, "b 3 s s"]:
+        """A batch's squares where TAEF2 is, laid out as CPUs compute convolutions fastest."""
+        device = next(self.taef2.parameters()).device
+        return batch.pixels.to(device).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def encode(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 128 h w"]:
+        """TAEF2's latents."""
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.low):  # 0.03 % of their variance
+            return self.taef2.encode(pixels).float()
+
+    def decode(self, latent: Float[Tensor, "b 128 h w"]) -> Float[Tensor, "b 3 s s"]:
+        """TAEF2's decodes, with gradients."""
+        with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=self.low):
+            return self.taef2.decode_unclamped(latent).float()
+
+    def turn(self, step: int) -> tuple[str, ...]:
+        return (AVERAGED,)
+
+    def draw(self, step: int, samples: Sequence[int]) -> SquareBatch:
+        return self.data.draw(step, samples)
+
+    def names(self, batch: SquareBatch) -> list[str]:
+        return batch.names
+
+    def losses(self, batch: SquareBatch, step: int, draws: SampleDraws) -> Step:
+        pixels = self.pixels(batch)
+        latent = self.encode(pixels)
+        ours, decoded, own = self.parts[AVERAGED].network(pixels, latent)
+        error = (ours - latent) / self.variance.sqrt()
+        parts = {
+            "latent": error.square().mean(),
+            "means": F.avg_pool2d(error, 2).square().mean(),
+            "taef2": far(self.decode(ours[:: batch.group]), pixels[:: batch.group]),
+            "pixels": far(decoded, pixels),
+            "own": far(own, pixels),
+        }
+        total = 10 * parts["latent"] + 40 * parts["means"] + 4 * parts["taef2"] + 4 * parts["pixels"] + 2 * parts["own"]
+        return Step(total, parts, {})
+
+    def position(self) -> dict[str, Any]:
+        return {}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        pass
+
+    @torch.no_grad()
+    def sample(self, average: nn.Module) -> Tensor:
+        """Rows of a square, our decode of TAEF2's latent, of ours, and TAEF2's of ours."""
+        pixels = self.pixels(self.data.draw(OUTSIDE, [MEASURED]))
+        ours, decoded, own = average(pixels, self.encode(pixels))
+        columns = torch.cat([pixels, decoded, own, self.decode(ours)], dim=3)  # [b, 3, s, 4s]
+        return torch.cat(list(columns), dim=1).clamp(-1, 1)
+
+    def export(self, average: Mapping[str, Tensor], folder: Path, steps: int) -> Path:
+        model, path = Lite(), folder / f"{NAME}.safetensors"
+        model.load_state_dict({name.removeprefix("lite."): tensor for name, tensor in average.items()})
+        begun = f" from {self.start}" if self.start else ""
+        made_by = f"latpix.training.recipes.flux2_lite, {steps} steps{begun}"
+        save_lite(model, path, source=f"{made_by}; latents of TAEF2 (MIT) from {self.source}", license=LICENSE)
+        return path
+
+
+def far(decoded: Float[Tensor, "b 3 s s"], pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
+    """How far decodes are from their pictures, mean colours counted again."""
+    total: Tensor = charbonnier(decoded, pixels) + 2 * F.mse_loss(decoded, pixels)
+    return total + charbonnier(F.avg_pool2d(decoded, 16), F.avg_pool2d(pixels, 16))

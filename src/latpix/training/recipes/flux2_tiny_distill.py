@@ -11,6 +11,7 @@ Hardware: two CPU cores for a trial (size=128, batch=2: about 2 s a step); meant
 RUN/flux2-tiny.safetensors holds the student's average in bfloat16: `latpix upscale --checkpoint FILE`.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from latpix.backbones.codec import Codec
 from latpix.checkpoints.load import load
 from latpix.checkpoints.registry import find
-from latpix.data.pictures import reduced
 from latpix.errors import UsageError
 from latpix.network.model import Denoiser
 from latpix.network.model import build as build_network
@@ -30,20 +30,20 @@ from latpix.sampling.samplers import sample_renoise
 from latpix.training.alternation import is_students_turn
 from latpix.training.config import RunConfig
 from latpix.training.discriminator import Discriminator
-from latpix.training.dmd import TIMES, DistillSettings, critic_step, student_step
+from latpix.training.dmd import TIMES, DistillSettings, calls, critic_step, student_step
 from latpix.training.given import Given, Step
 from latpix.training.job import Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising, noise_latents
-from latpix.training.painter import Painter
-from latpix.training.pairs import CELL, SCALE
+from latpix.training.painter import Painter, denoiser_weights
+from latpix.training.pairs import CELL
 from latpix.training.recipes.flux2_tiny_teacher import ROW as TEACHER
-from latpix.training.recipes.flux2_tiny_teacher import export
+from latpix.training.tiny_export import copied, export, take_base
 from latpix.training.tiny_pairs import Eyes, TinyBatch, TinyPairs, count_crops
 from latpix.training.tiny_samples import grid
 
 COMMAND, AVERAGED = "distill", "student"
 ROW = replace(find("flux2-tiny"), sampling=replace(find("flux2-tiny").sampling, times=TIMES))
-TAP = 2  # the patch block, from 0, whose tokens the discriminator sees: the middle one of six
+TAP = 1  # the patch block, from 0, whose tokens the discriminator sees: the second of four
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def build(settings: Config, assets: Path | None, device: torch.device) -> "Disti
     codec = Codec.load("flux2-lite", device=device, dtype=settings.precision)
     data = TinyPairs(assets, codec, size=settings.size, seed=settings.seed)
     torch.manual_seed(settings.seed)
-    return DistillJob(settings, data, codec, teacher.network.state_dict())
+    return DistillJob(settings, data, teacher.network.state_dict())
 
 
 def outline(settings: Config, assets: Path | None) -> Outline:
@@ -95,11 +95,25 @@ def outline(settings: Config, assets: Path | None) -> Outline:
     with torch.device("meta"):
         judge = Discriminator([ROW.network.width], patch_logits=True)
     networks = {name: build_network(ROW.network, device="meta") for name in ("student", "fake_score", "teacher")}
+    bases = [take_base(network) for network in networks.values()]
     return Outline(
         trained={"student": networks["student"], "fake_score": networks["fake_score"], "discriminator": judge},
-        frozen={"teacher": networks["teacher"]},
+        frozen={"teacher": networks["teacher"], "base": bases[0]},
         alive=("student", "teacher"),
         samples_per_epoch=count_crops(assets, settings.size),
+        calls=calls(step_settings(settings), TAP),
+    )
+
+
+def step_settings(settings: Config) -> DistillSettings:
+    """What the steps are told; painters put out velocities, whatever their denoisers do."""
+    return DistillSettings(
+        rollout=settings.rollout,
+        guidance_scale=1.0,
+        shift=settings.shift,
+        gan_weight=settings.gan_weight,
+        r1_weight=settings.r1_weight,
+        fidelity_weight=settings.fidelity_weight,
     )
 
 
@@ -109,13 +123,15 @@ class DistillJob:
     name = "flux2-tiny"
     averaged = AVERAGED
 
-    def __init__(self, settings: Config, data: TinyPairs, codec: Codec, weights: Mapping[str, Tensor]) -> None:
-        self.data, self.codec = data, codec
+    def __init__(self, settings: Config, data: TinyPairs, weights: Mapping[str, Tensor]) -> None:
+        self.data, self.precision = data, settings.precision
+        whole = Denoiser(TEACHER.network)
+        whole.load_state_dict(dict(weights))
+        self.base = take_base(whole).requires_grad_(False)
+        self.base_weights = copied(self.base)
 
         def painter() -> Painter:
-            network = Denoiser(TEACHER.network)
-            network.load_state_dict(dict(weights))
-            return Painter(network, "x0", settings.precision)
+            return Painter(copy.deepcopy(whole), "x0", settings.precision)
 
         self.teacher = painter().eval().requires_grad_(False)
         self.student, self.fake_score = painter(), painter()
@@ -133,17 +149,9 @@ class DistillJob:
             ),
             "discriminator": Part(network=self.judge, learning_rate=settings.discriminator_rate, clip=None),
         }
-        self.frozen: Mapping[str, nn.Module] = {"teacher": self.teacher}
+        self.frozen: Mapping[str, nn.Module] = {"teacher": self.teacher, "base": self.base}
         self.noising = LatentNoising(chance=settings.noised, most=settings.max_latent_sigma)
-        # Painters put out velocities, whatever their denoisers do.
-        self.step_settings = DistillSettings(
-            rollout=settings.rollout,
-            guidance_scale=1.0,
-            shift=settings.shift,
-            gan_weight=settings.gan_weight,
-            r1_weight=settings.r1_weight,
-            fidelity_weight=settings.fidelity_weight,
-        )
+        self.step_settings = step_settings(settings)
 
     def turn(self, step: int) -> tuple[str, ...]:
         return ("student",) if is_students_turn(step) else ("fake_score", "discriminator")
@@ -155,7 +163,7 @@ class DistillJob:
         return batch.names
 
     def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
-        eyes = Eyes(self.codec, batch.pairs)
+        eyes = Eyes(self.base, batch.pairs, self.precision)
         pixels = batch.pairs.pixels.to(draws.device)
         given = Given(*noise_latents(batch.pairs.surroundings.to(draws.device), draws, self.noising))
         student, fake_score = eyes.network(self.student), eyes.network(self.fake_score)
@@ -182,7 +190,7 @@ class DistillJob:
             iteration=step,
             features=features,
             discriminator=self.judge,
-            native=reduced(pixels, SCALE),
+            native=batch.pairs.native.to(draws.device),
             downsample=CELL,
         )
 
@@ -194,8 +202,11 @@ class DistillJob:
 
     def sample(self, average: nn.Module) -> Tensor:
         times = torch.tensor(TIMES)
-        return grid(average, self.data, self.codec, lambda denoise, noise: sample_renoise(denoise, noise, times))
+        return grid(
+            average, self.data, self.base, self.precision, lambda denoise, noise: sample_renoise(denoise, noise, times)
+        )
 
     def export(self, average: Mapping[str, Tensor], folder: Path, steps: int) -> Path:
         made_by = f"latpix.training.recipes.flux2_tiny_distill, {steps} steps"
-        return export(average, ROW, folder, made_by, self.data, torch.bfloat16)
+        weights = denoiser_weights(dict(average))
+        return export(weights, self.base_weights, ROW, folder, made_by, self.data, torch.bfloat16)

