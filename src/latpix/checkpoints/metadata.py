@@ -71,7 +71,9 @@ def _row(config: dict[str, Any], metadata: Mapping[str, str]) -> Checkpoint:
     sampling = {**config["sampling"], "times": _tuple(config["sampling"]["times"])}
     shift = sampling["dynamic_shift"]
     sampling["dynamic_shift"] = None if shift is None else DynamicShift(**shift)
-    network = {name: tuple(value) if isinstance(value, list) else value for name, value in config["network"].items()}
+    network: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config["network"].items()
+    }
     rest = {
         "native_sizes": _tuple(config["native_sizes"]),
         "network": NetworkConfig(**network),
