@@ -80,3 +80,13 @@ def test_what_it_exports_paints_what_it_painted(job, tmp_path):
     picture = loaded.base_decoder.paint(latent, torch.zeros(1))
     expected = job.parts["base"].network.base(latent, torch.zeros(1))
     torch.testing.assert_close(picture, expected, rtol=0, atol=1e-5)
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_learns(job, tmp_path):
+    """Checkpoints are loaded frozen."""
+    average = {name: weight.detach() for name, weight in job.parts["base"].network.state_dict().items()}
+    start = job.export(average, tmp_path, 7)
+    settings = replace(config(), size=64, batch=2, precision="float32", start=str(start))
+    base = build(settings, None, torch.device("cpu")).parts["base"].network.base
+    assert all(weight.requires_grad for weight in base.parameters())
+    torch.testing.assert_close(base.enter.weight, job.parts["base"].network.base.enter.weight)
