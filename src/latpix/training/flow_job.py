@@ -1,9 +1,8 @@
 """The job of the official networks that learn by flow matching: text-to-image networks and teachers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from latpix.training.full_size import export, picture_of
 from latpix.training.given import Caption, Latent, PerSample, Pixels, Step
 from latpix.training.job import Part, SampleDraws
 from latpix.training.painter import Painter
-from latpix.training.shard_pairs import ShardBatch, ShardConfig, ShardPairs
+from latpix.training.shard_pairs import FromShards, ShardBatch, ShardConfig, ShardPairs
 from latpix.training.teacher_step import TeacherSettings, teacher_step
 
 
@@ -30,7 +29,7 @@ class FlowConfig(ShardConfig):
     drop_caption: float = 0.1
 
 
-class FlowJob:
+class FlowJob(FromShards):
     """See training/job.py.
 
     Args:
@@ -72,12 +71,6 @@ class FlowJob:
     def turn(self, step: int) -> tuple[str, ...]:
         return (self.averaged,)
 
-    def draw(self, step: int, samples: Sequence[int]) -> ShardBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: ShardBatch) -> list[str]:
-        return list(batch.names)
-
     def losses(self, batch: ShardBatch, step: int, draws: SampleDraws) -> Step:
         has_rgb = self.row.network.rgb_head is not None
         seen: list[Tensor] = []  # the RGB head's picture, made where the latent projection is
@@ -102,12 +95,6 @@ class FlowJob:
             predict_rgb=(lambda latent: seen.pop()) if has_rgb else None,
             sources=batch.sources,
         )
-
-    def position(self) -> dict[str, Any]:
-        return self.data.position()
-
-    def seek(self, position: dict[str, Any]) -> None:
-        self.data.seek(position)
 
     def sample(self, average: nn.Module) -> Tensor:
         return picture_of(average, self.row, self.data.example(), self.null)

@@ -150,6 +150,24 @@ class ShardPairs:
                 )
 
 
+class FromShards:
+    """The part of a job (training/job.py) that says what it learns from: a base of those whose ``data`` are these."""
+
+    data: ShardPairs
+
+    def draw(self, step: int, samples: Sequence[int]) -> ShardBatch:
+        return self.data.draw(step, samples)
+
+    def names(self, batch: ShardBatch) -> list[str]:
+        return list(batch.names)
+
+    def position(self) -> dict[str, Any]:
+        return self.data.position()
+
+    def seek(self, position: dict[str, Any]) -> None:
+        self.data.seek(position)
+
+
 def count_samples(settings: ShardConfig) -> int | None:
     """How many samples the shards hold; None where none are named."""
     return len(read_index(_folder(settings))) if settings.shards else None

@@ -16,11 +16,10 @@ size. RUN/flux2-2kto4k-v1.5.safetensors holds the student's average in bfloat16:
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +38,7 @@ from latpix.training.job import Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising
 from latpix.training.learning import everything, nothing
 from latpix.training.painter import Painter
-from latpix.training.shard_pairs import ShardBatch, ShardConfig, ShardPairs, count_samples
+from latpix.training.shard_pairs import FromShards, ShardBatch, ShardConfig, ShardPairs, count_samples
 from latpix.training.teacher_step import TeacherSettings, condition_batch
 
 COMMAND, AVERAGED = "distill", "student"
@@ -120,7 +119,7 @@ def tapped() -> tuple[int]:
     return (ROW.network.depth // 2,)
 
 
-class DistillJob:
+class DistillJob(FromShards):
     """See training/job.py. ``teacher`` has the weights that student and fake score start from, too."""
 
     name, averaged = ROW.name, AVERAGED
@@ -165,12 +164,6 @@ class DistillJob:
     def turn(self, step: int) -> tuple[str, ...]:
         return ("student",) if is_students_turn(step) else ("fake_score", "discriminator")
 
-    def draw(self, step: int, samples: Sequence[int]) -> ShardBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: ShardBatch) -> list[str]:
-        return list(batch.names)
-
     def losses(self, batch: ShardBatch, step: int, draws: SampleDraws) -> Step:
         given, _ = condition_batch(
             batch.latent, batch.caption, self.empty, draws, self.conditioning, sources=batch.sources
@@ -202,12 +195,6 @@ class DistillJob:
             native=batch.native,
             downsample=ROW.network.latent_downsample,
         )
-
-    def position(self) -> dict[str, Any]:
-        return self.data.position()
-
-    def seek(self, position: dict[str, Any]) -> None:
-        self.data.seek(position)
 
     def sample(self, average: nn.Module) -> Tensor:
         return picture_of(average, ROW, self.data.example(), self.null)

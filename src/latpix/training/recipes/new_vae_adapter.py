@@ -24,10 +24,10 @@ with the whole projection afresh; with what fits kept, the projection alone came
 docs/guide/training.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ from latpix.training.latent_noising import LatentNoising
 from latpix.training.learning import adapter, nothing
 from latpix.training.lora import add_lora
 from latpix.training.painter import Painter
-from latpix.training.shard_pairs import ShardBatch, ShardPairs, count_samples
+from latpix.training.shard_pairs import FromShards, ShardBatch, ShardPairs, count_samples
 from latpix.training.teacher_step import TeacherSettings
 
 COMMAND, AVERAGED = "train", "decoder"
@@ -172,7 +172,7 @@ def adapted(existing: Checkpoint, settings: Config) -> Checkpoint:
     )
 
 
-class ImitationJob:
+class ImitationJob(FromShards):
     """See training/job.py.
 
     Args:
@@ -215,12 +215,6 @@ class ImitationJob:
     def turn(self, step: int) -> tuple[str, ...]:
         return (AVERAGED,)
 
-    def draw(self, step: int, samples: Sequence[int]) -> ShardBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: ShardBatch) -> list[str]:
-        return list(batch.names)
-
     def losses(self, batch: ShardBatch, step: int, draws: SampleDraws) -> Step:
         students = torch.cat([self.codec.encode(one) for one in batch.native.split(1)])
         return imitation_step(
@@ -234,12 +228,6 @@ class ImitationJob:
             noising=self.noising,
             caption=batch.caption,
         )
-
-    def position(self) -> dict[str, Any]:
-        return self.data.position()
-
-    def seek(self, position: dict[str, Any]) -> None:
-        self.data.seek(position)
 
     def sample(self, average: nn.Module) -> Tensor:
         return picture_of(average, self.row, self.data.example(), self.null)
