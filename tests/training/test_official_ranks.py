@@ -1,14 +1,9 @@
 """Steps of the official recipes on two processes, sharded or sharing each picture: the gradients of one."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import small_official
 import torch
+from in_a_process import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -17,14 +12,7 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("official")
     small_official.prepare(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(Path(small_official.__file__).parent), "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        environment.pop(name, None)
-    script = [sys.executable, small_official.__file__, folder, str(port)]
-    subprocess.run(script, check=True, env=environment, timeout=300)
+    run_script(small_official, folder)
     return folder
 
 

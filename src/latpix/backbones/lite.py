@@ -47,7 +47,8 @@ class Block(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+        assert self.second.bias is not None
+        nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Float[Tensor, "b d r c"]) -> Float[Tensor, "b d r c"]:
         out: Tensor = x + self.second(F.relu(self.first(x)))

@@ -94,11 +94,11 @@ def evaluate(
         found = run(subjects, methods, folder=out, on_row=step)
     for library, keys in found.left_out.items():
         screen.note(f'left out, evaluation needs {library} (pip install "latpix[eval]"): {", ".join(keys)}')
-    failures += found.failures
+    unread, failures = failures, [*failures, *found.failures]
     if len(failures) == inputs:
         return _failed(screen, failures, inputs)
-    facts = document(found, [one for one in failures if one not in found.failures])
-    report = write_report(found, out, [one for one in failures if one not in found.failures]) if out else None
+    facts = document(found, unread)
+    report = write_report(found, out, unread) if out else None
     if screen.json:
         screen.document({**facts, "report": str(report) if report else None})
     else:

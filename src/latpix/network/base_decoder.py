@@ -65,6 +65,18 @@ class BaseBlock(nn.Module):
         return out
 
 
+class Level(nn.ModuleList):
+    """The blocks of one size."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__(BaseBlock(width) for _ in range(count))
+
+    def forward(self, x: Float[Tensor, "b d r q"], about: Float[Tensor, "b k"]) -> Float[Tensor, "b d r q"]:
+        for block in self:
+            x = block(x, about)
+        return x
+
+
 class BaseDecoder(nn.Module):
     """See above. ``config.base_widths`` and ``base_blocks`` go from 1/8 of the native size to the native size."""
 
@@ -78,8 +90,7 @@ class BaseDecoder(nn.Module):
         self.enter = Conv2d(unpacked, widths[0], 3, padding=1)
         self.modulation = zero_linear(ABOUT_WIDTH, 2 * widths[0])
         self.levels = nn.ModuleList(
-            nn.ModuleList(BaseBlock(width) for _ in range(count))
-            for width, count in zip(widths, config.base_blocks, strict=True)
+            Level(width, count) for width, count in zip(widths, config.base_blocks, strict=True)
         )
         self.up = nn.ModuleList(Conv2d(coarse, 4 * fine, 1) for coarse, fine in pairwise(widths))
         self.reach = reach_of(config)
@@ -103,16 +114,15 @@ class BaseDecoder(nn.Module):
             seen: the ``overview`` of the whole latent, where this is a crop of one.
         """
         about = self._tell(overview(latent, self.unpatchify) if seen is None else seen, latent_sigma)
-        return self._finer(self._coarse(latent, about), about)[0]
+        return self._finer(self._coarse(latent, about), about)
 
     def levels_of(
         self, latent: Float[Tensor, "b c h w"], latent_sigma: Float[Tensor, " b"], seen: Float[Tensor, "b two_u"]
     ) -> tuple[Float[Tensor, "b 3 H W"], list[Float[Tensor, "b _ _ _"]]]:
         """The same, and the features of every level, coarsest first."""
         about = self._tell(seen, latent_sigma)
-        coarse = self._coarse(latent, about)
-        picture, finer = self._finer(coarse, about)
-        return picture, [coarse, *finer]
+        levels = [self._coarse(latent, about)]
+        return self._finer(levels[0], about, levels), levels
 
     def paint(self, latent: Float[Tensor, "b c h w"], latent_sigma: Float[Tensor, " b"]) -> Float[Tensor, "b 3 H W"]:
         """The same in less memory: the coarse level at once, the finer ones in bands of rows."""
@@ -122,7 +132,7 @@ class BaseDecoder(nn.Module):
         for top in range(0, height, BAND):
             end = min(top + BAND, height)
             above, below = max(top - self.reach, 0), min(end + self.reach, height)
-            painted, _ = self._finer(coarse[:, :, above * fold : below * fold], about)
+            painted = self._finer(coarse[:, :, above * fold : below * fold], about)
             cell = painted.shape[2] // (below - above)
             bands.append(painted[:, :, (top - above) * cell : (end - above) * cell])
         return torch.cat(bands, dim=2)
@@ -134,25 +144,23 @@ class BaseDecoder(nn.Module):
     def _coarse(self, latent: Float[Tensor, "b c h w"], about: Float[Tensor, "b k"]) -> Float[Tensor, "b d r q"]:
         x = F.pixel_shuffle(latent, self.unpatchify).contiguous(memory_format=torch.channels_last)
         x = modulate(self.enter(x), self.modulation(about))
-        for block in self.levels[0]:  # type: ignore[attr-defined]
-            x = block(x, about)
-        return x
+        coarse: Tensor = self.levels[0](x, about)
+        return coarse
 
     def _finer(
-        self, x: Float[Tensor, "b d r q"], about: Float[Tensor, "b k"]
-    ) -> tuple[Float[Tensor, "b 3 H W"], list[Tensor]]:
-        """The picture, and the features of the finer levels."""
-        plain, levels = None, []
-        for up, blocks in zip(self.up, self.levels[1:], strict=True):
-            x = F.pixel_shuffle(up(x), 2).contiguous(memory_format=torch.channels_last)
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, about)
-            levels.append(x)
+        self, x: Float[Tensor, "b d r q"], about: Float[Tensor, "b k"], levels: list[Tensor] | None = None
+    ) -> Float[Tensor, "b 3 H W"]:
+        """The picture; the features of the finer levels are put into ``levels``, else kept no longer than needed."""
+        plain = None
+        for up, level in zip(self.up, self.levels[1:], strict=True):
+            x = level(F.pixel_shuffle(up(x), 2).contiguous(memory_format=torch.channels_last), about)
+            if levels is not None:
+                levels.append(x)
             if plain is None:
                 native = F.pixel_shuffle(wide(self.native, x), self.fold)
                 plain = F.interpolate(native, scale_factor=self.scale, mode="bicubic")
         assert plain is not None
-        return plain + F.pixel_shuffle(wide(self.detail, x), self.scale), levels
+        return plain + F.pixel_shuffle(wide(self.detail, x), self.scale)
 
 
 def wide(conv: nn.Conv2d, x: Float[Tensor, "b d r q"]) -> Float[Tensor, "b c r q"]:

@@ -22,11 +22,22 @@ class FlowConfig(ShardConfig):
     """Settings of such a run."""
 
     learning_rate: float
-    start: str  # checkpoint to begin with, a name or a file; fresh weights without
+    start: str  # checkpoint to begin with, a name or a file
     warmup_updates: int = 2000
     weight_decay: float = 0.0
     clip: float = 0.1
     drop_caption: float = 0.1
+
+
+def part_of(painter: Painter, settings: FlowConfig) -> Part:
+    """The network that learns, as the settings say."""
+    return Part(
+        network=painter,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_updates=settings.warmup_updates,
+        clip=settings.clip,
+    )
 
 
 class FlowJob(FromShards):
@@ -56,14 +67,7 @@ class FlowJob(FromShards):
         self.name, self.averaged, self.made_by = row.name, averaged, made_by
         self.row, self.data, self.step_settings = row, data, step_settings
         self.painter = Painter(network, row.sampling.prediction, settings.precision)
-        part = Part(
-            network=self.painter,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_updates=settings.warmup_updates,
-            clip=settings.clip,
-        )
-        self.parts: Mapping[str, Part] = {averaged: part}
+        self.parts: Mapping[str, Part] = {averaged: part_of(self.painter, settings)}
         self.frozen: Mapping[str, nn.Module] = {}
         # Two captions that say nothing: one that training shows, one that guidance pushes away from.
         self.empty, self.null = data.states([""]), data.states([NEGATIVE_PROMPT])

@@ -113,6 +113,32 @@ class Job(Protocol):
         ...
 
 
+class Source(Protocol):
+    """Data that are drawn by sample number; a batch has ``names``."""
+
+    def draw(self, step: int, samples: Sequence[int]) -> Any:
+        """These samples of a step."""
+        ...
+
+
+class FromData:
+    """The part of a job that says what it learns from; ``data`` depend on a step's and its samples' numbers alone."""
+
+    data: Source
+
+    def draw(self, step: int, samples: Sequence[int]) -> Any:
+        return self.data.draw(step, samples)
+
+    def names(self, batch: Any) -> list[str]:
+        return list(batch.names)
+
+    def position(self) -> dict[str, Any]:
+        return {}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """One way in which a step asks a denoiser, for the forecast."""

@@ -30,6 +30,7 @@ from latpix.distributed import ranks_of_torchrun
 from latpix.errors import UsageError
 from latpix.training.caption_states import CaptionStates
 from latpix.training.config import RunConfig
+from latpix.training.job import FromData
 
 EXAMPLE = 2**31  # a step that no run reaches: what it would see is the sample
 Wanted = tuple[int, tuple[int, ...]]  # a step, and the numbers of samples in it
@@ -150,16 +151,10 @@ class ShardPairs:
                 )
 
 
-class FromShards:
-    """The part of a job (training/job.py) that says what it learns from: a base of those whose ``data`` are these."""
+class FromShards(FromData):
+    """A job that learns from shards, which know where they stand."""
 
     data: ShardPairs
-
-    def draw(self, step: int, samples: Sequence[int]) -> ShardBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: ShardBatch) -> list[str]:
-        return list(batch.names)
 
     def position(self) -> dict[str, Any]:
         return self.data.position()

@@ -19,10 +19,10 @@ Hardware: two CPU cores with AVX-512 bf16, about a second a step; the same comma
 What to expect: docs/benchmarks/flux2-lite.md. RUN/flux2-lite.safetensors is a codec: `--vae FILE`, `Codec.load(FILE)`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ from latpix.distributed import ranks_of_torchrun
 from latpix.errors import UsageError
 from latpix.training.config import RunConfig
 from latpix.training.given import Step
-from latpix.training.job import Outline, Part, SampleDraws
+from latpix.training.job import FromData, Outline, Part, SampleDraws
 from latpix.training.losses import charbonnier
 from latpix.training.painter import Precision
 from latpix.training.photographs import sources, training_photographs
@@ -126,11 +126,12 @@ class Halves(nn.Module):
         return ours, decoded, own
 
 
-class LiteJob:
+class LiteJob(FromData):
     """See training/job.py."""
 
     name = NAME
     averaged = AVERAGED
+    data: Squares
 
     def __init__(self, settings: Config, data: Squares, taef2: Taef2, model: Lite, source: str) -> None:
         self.data, self.taef2, self.source = data, taef2, source
@@ -170,12 +171,6 @@ class LiteJob:
     def turn(self, step: int) -> tuple[str, ...]:
         return (AVERAGED,)
 
-    def draw(self, step: int, samples: Sequence[int]) -> SquareBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: SquareBatch) -> list[str]:
-        return batch.names
-
     def losses(self, batch: SquareBatch, step: int, draws: SampleDraws) -> Step:
         pixels = self.pixels(batch)
         latent = self.encode(pixels)
@@ -190,12 +185,6 @@ class LiteJob:
         }
         total = 10 * parts["latent"] + 40 * parts["means"] + 4 * parts["taef2"] + 4 * parts["pixels"] + 2 * parts["own"]
         return Step(total, parts, {})
-
-    def position(self) -> dict[str, Any]:
-        return {}
-
-    def seek(self, position: dict[str, Any]) -> None:
-        pass
 
     @torch.no_grad()
     def sample(self, average: nn.Module) -> Tensor:

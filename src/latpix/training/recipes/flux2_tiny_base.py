@@ -21,7 +21,7 @@ yet: it decodes, and `latpix train flux2_tiny_teacher` starts from it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -39,7 +39,7 @@ from latpix.training.begin_as_lite import begin_as_lite
 from latpix.training.config import RunConfig
 from latpix.training.fidelity import fidelity_loss
 from latpix.training.given import Step
-from latpix.training.job import Outline, Part, SampleDraws
+from latpix.training.job import FromData, Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising, noise_latents
 from latpix.training.losses import charbonnier, feature_difference, texture_difference
 from latpix.training.pairs import CELL
@@ -97,11 +97,12 @@ def outline(settings: Config, assets: Path | None) -> Outline:
     return Outline(trained={"base": base}, frozen={}, alive=("base",), samples_per_epoch=crops)
 
 
-class BaseJob:
+class BaseJob(FromData):
     """See training/job.py."""
 
     name = "flux2-tiny-base"
     averaged = AVERAGED
+    data: TinyPairs
 
     def __init__(self, settings: Config, data: TinyPairs, network: Denoiser, eyes: EfficientNetLite) -> None:
         self.settings, self.data = settings, data
@@ -121,12 +122,6 @@ class BaseJob:
 
     def turn(self, step: int) -> tuple[str, ...]:
         return ("base",)
-
-    def draw(self, step: int, samples: Sequence[int]) -> TinyBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: TinyBatch) -> list[str]:
-        return batch.names
 
     def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
         pairs, settings = batch.pairs, self.settings
@@ -162,12 +157,6 @@ class BaseJob:
 
     def _look(self, pixels: Tensor) -> list[Tensor]:
         return [feature.float() for feature in self.eyes(pixels.to(self.eyes.stem.weight.dtype))]
-
-    def position(self) -> dict[str, Any]:
-        return {}
-
-    def seek(self, position: dict[str, Any]) -> None:
-        pass
 
     @torch.no_grad()
     def sample(self, average: nn.Module) -> Tensor:

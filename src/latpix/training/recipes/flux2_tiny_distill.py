@@ -12,10 +12,9 @@ RUN/flux2-tiny.safetensors holds the student's average in bfloat16: `latpix upsc
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,7 @@ from latpix.training.config import RunConfig
 from latpix.training.discriminator import Discriminator
 from latpix.training.dmd import TIMES, DistillSettings, calls, critic_step, student_step
 from latpix.training.given import Given, Step
-from latpix.training.job import Outline, Part, SampleDraws
+from latpix.training.job import FromData, Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising, noise_latents
 from latpix.training.painter import Painter, denoiser_weights
 from latpix.training.pairs import CELL
@@ -117,11 +116,12 @@ def step_settings(settings: Config) -> DistillSettings:
     )
 
 
-class DistillJob:
+class DistillJob(FromData):
     """See training/job.py. Student, fake score and teacher start from the same weights."""
 
     name = "flux2-tiny"
     averaged = AVERAGED
+    data: TinyPairs
 
     def __init__(self, settings: Config, data: TinyPairs, weights: Mapping[str, Tensor]) -> None:
         self.data, self.precision = data, settings.precision
@@ -156,12 +156,6 @@ class DistillJob:
     def turn(self, step: int) -> tuple[str, ...]:
         return ("student",) if is_students_turn(step) else ("fake_score", "discriminator")
 
-    def draw(self, step: int, samples: Sequence[int]) -> TinyBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: TinyBatch) -> list[str]:
-        return batch.names
-
     def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
         eyes = Eyes(self.base, batch.pairs, self.precision)
         pixels = batch.pairs.pixels.to(draws.device)
@@ -193,12 +187,6 @@ class DistillJob:
             native=batch.pairs.native.to(draws.device),
             downsample=CELL,
         )
-
-    def position(self) -> dict[str, Any]:
-        return {}
-
-    def seek(self, position: dict[str, Any]) -> None:
-        pass
 
     def sample(self, average: nn.Module) -> Tensor:
         times = torch.tensor(TIMES)

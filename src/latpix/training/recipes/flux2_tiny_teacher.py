@@ -4,20 +4,20 @@
 
 One step: noise some latents, mix pictures with noise at shifted logit-normal times, compare velocities
 (training/teacher_step.py). The network is flux2-tiny's own and puts out x0, so its errors at small times weigh
-1 / max(t, 0.05)^2. Everything is trained jointly: there is no prior to start from. No caption, and no latent
-is dropped: the picture that it paints on would go on telling what is there. Muon has the blocks and convolutions: on
-made-up pictures (size 128, batch 4) the loss of steps 91 to 120 was 0.668 at rate 1e-3, AdamW's 0.704.
-The picture that it paints on is the base decoder's, which flux2_tiny_base trained and which stays as it is.
+1 / max(t, 0.05)^2. It paints on the picture of a base decoder that flux2_tiny_base trained and that stays as it is; all
+else is trained jointly, from fresh weights. No caption, and no latent is dropped: the picture would go on telling what
+is there. Muon has the blocks and convolutions: on made-up pictures (size 128, batch 4) the loss of steps 91 to 120 was
+0.668 at rate 1e-3, AdamW's 0.704.
 
-Hardware: two CPU cores for a trial (size=128, batch=2: 0.5 s a step and thread); meant for one GPU. What to expect: the
-teacher in 25 steps is sharper than codec and Lanczos, and worse than the student that it makes.
+Hardware: two CPU cores for a trial (size=128, batch=2: 0.5 s a step and thread); meant for one GPU. What to expect: a
+run of minutes leaves noise for detail (docs/benchmarks/flux2-tiny.md); a long one was never made.
 RUN/flux2-tiny-teacher.safetensors is what `latpix distill flux2_tiny_distill` starts from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from latpix.sampling.samplers import sample_ode
 from latpix.sampling.schedules import DynamicShift, solver_times
 from latpix.training.config import RunConfig
 from latpix.training.given import Step
-from latpix.training.job import Call, Outline, Part, SampleDraws
+from latpix.training.job import Call, FromData, Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising
 from latpix.training.painter import Painter, denoiser_weights
 from latpix.training.teacher_step import TeacherSettings, teacher_step
@@ -96,11 +96,12 @@ def outline(settings: Config, assets: Path | None) -> Outline:
     )
 
 
-class TeacherJob:
+class TeacherJob(FromData):
     """See training/job.py."""
 
     name = "flux2-tiny-teacher"
     averaged = AVERAGED
+    data: TinyPairs
 
     def __init__(self, settings: Config, data: TinyPairs, network: Denoiser) -> None:
         self.data, self.precision = data, settings.precision
@@ -126,23 +127,11 @@ class TeacherJob:
     def turn(self, step: int) -> tuple[str, ...]:
         return ("teacher",)
 
-    def draw(self, step: int, samples: Sequence[int]) -> TinyBatch:
-        return self.data.draw(step, samples)
-
-    def names(self, batch: TinyBatch) -> list[str]:
-        return batch.names
-
     def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
         pairs = batch.pairs
         network = Eyes(self.base, pairs, self.precision).network(self.parts["teacher"].network)
         pixels, latents = pairs.pixels.to(draws.device), pairs.surroundings.to(draws.device)
         return teacher_step(network, pixels, latents, draws, self.step_settings)
-
-    def position(self) -> dict[str, Any]:
-        return {}
-
-    def seek(self, position: dict[str, Any]) -> None:
-        pass
 
     def sample(self, average: nn.Module) -> Tensor:
         side = self.data.side * 64

@@ -42,7 +42,7 @@ from latpix.latents.spaces import find_space
 from latpix.network.model import Denoiser
 from latpix.network.model import build as build_network
 from latpix.sampling.schedules import student_times
-from latpix.training.flow_job import FlowConfig, FlowJob
+from latpix.training.flow_job import FlowConfig, FlowJob, part_of
 from latpix.training.full_size import export, picture_of
 from latpix.training.given import Step
 from latpix.training.imitation import imitation_step
@@ -200,14 +200,7 @@ class ImitationJob(FromShards):
         self.name, self.row, self.codec, self.data, self.noising = row.name, row, codec, data, noising
         self.painter = Painter(network, row.sampling.prediction, settings.precision)
         self.student = Painter(student, row.sampling.prediction, settings.precision)
-        part = Part(
-            network=self.painter,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_updates=settings.warmup_updates,
-            clip=settings.clip,
-        )
-        self.parts: Mapping[str, Part] = {AVERAGED: part}
+        self.parts: Mapping[str, Part] = {AVERAGED: part_of(self.painter, settings)}
         self.frozen: Mapping[str, nn.Module] = {"student": self.student}
         self.times = student_times(row.sampling.times, None)
         self.null = data.states([NEGATIVE_PROMPT])

@@ -52,8 +52,7 @@ def build(settings: Config, assets: Path | None, device: torch.device) -> FlowJo
     data = ShardPairs(settings, ROW, device)
     torch.manual_seed(settings.seed)
     network = Denoiser(ROW.network)
-    if settings.start:
-        begin(network, settings.start)
+    begin(network, settings.start)
     everything(network)
     step = TeacherSettings(noising=LatentNoising(chance=0.0), drop_caption=settings.drop_caption, drop_latent=0.0)
     return FlowJob(settings, ROW, network, data, step, averaged=AVERAGED, made_by="pixeldit_2kto4k")

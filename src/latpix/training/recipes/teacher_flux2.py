@@ -66,8 +66,7 @@ def build(settings: Config, assets: Path | None, device: torch.device) -> FlowJo
     data = ShardPairs(settings, ROW, device, vae=settings.vae)
     torch.manual_seed(settings.seed)
     network = Denoiser(ROW.network)
-    if settings.start:
-        begin(network, settings.start, fresh=ADAPTER)
+    begin(network, settings.start, fresh=ADAPTER)
     LEARN[settings.trained](network)
     step = TeacherSettings(
         noising=LatentNoising(chance=settings.noised, most=settings.max_latent_sigma),
