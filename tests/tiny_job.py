@@ -37,7 +37,8 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
-    data = TinyPairs(None, Codec.load("flux2-lite", device="cpu", dtype="float32"), size=64, seed=0)
+    codec = Codec.load("flux2-lite", device="cpu", dtype="float32")
+    data, whole = (TinyPairs(None, codec, size=64, seed=0, square=square) for square in (2, 1))
     eyes = EfficientNetLite.load("lite1")
     torch.manual_seed(0)
     network = Denoiser(flux2_tiny_teacher.ROW.network)
@@ -50,7 +51,7 @@ if __name__ == "__main__":
         return denoiser
 
     jobs = {
-        flux2_tiny_base: lambda settings: flux2_tiny_base.BaseJob(settings, data, fresh(), eyes),
+        flux2_tiny_base: lambda settings: flux2_tiny_base.BaseJob(settings, whole, fresh(), eyes),
         flux2_tiny_teacher: lambda settings: flux2_tiny_teacher.TeacherJob(settings, data, fresh()),
         flux2_tiny_distill: lambda settings: flux2_tiny_distill.DistillJob(settings, data, weights),
     }

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 
 from latpix.errors import MemoryLimitError
-from latpix.network.base_decoder import BAND, reach_of
+from latpix.network.base_decoder import BAND, EXPANSION, reach_of
 from latpix.network.config import NetworkConfig
 from latpix.tiling import OVERLAP, cut_tiles
 
@@ -66,7 +66,9 @@ class CostModel:
         coarse = height * width * c.latent_unpatchify**2 * c.base_widths[0] * self.dtype.itemsize
         area = min(height, BAND + 2 * reach_of(c)) * width * c.latent_downsample**2  # native pixels
         band = area * (c.base_widths[-1] * (4 * self.dtype.itemsize + 4) + 2 * 3 * c.scale**2 * 4)
-        return coarse + max(3 * coarse, band)
+        # A side branch keeps its input, its norm's float32 input and output, and what contracts again.
+        side = coarse * EXPANSION * (1 + 2 * 4 // self.dtype.itemsize)
+        return coarse + max(2 * coarse + side, band)
 
     def operations(self, height: int, width: int, tile: int, steps: int) -> float:
         """Multiply-adds, counted twice, of one decode."""
@@ -93,14 +95,14 @@ class CostModel:
         c = self.config
         if not c.base_widths:
             return 0.0
-        reach, fold = reach_of(c), c.latent_downsample // c.latent_unpatchify // 2
+        reach = reach_of(c)
         rows = sum(min(top + BAND + reach, height) - max(top - reach, 0) for top in range(0, height, BAND))
         per_place = [36 * blocks * d**2 for d, blocks in zip(c.base_widths, c.base_blocks, strict=True)]
         per_place[0] += 18 * (c.latent_channels // c.latent_unpatchify**2) * c.base_widths[0]  # enter
         for level, (coarse, fine) in enumerate(pairwise(c.base_widths), start=1):
             per_place[level] += 2 * coarse * fine  # up
-        per_place[1] += 18 * c.base_widths[1] * 3 * fold**2  # native
-        per_place[-1] += 18 * c.base_widths[-1] * 3 * c.scale**2  # detail
+        per_place[0] += 4 * c.base_blocks[0] * EXPANSION * c.base_widths[0] ** 2  # side branches
+        per_place[-1] += 18 * c.base_widths[-1] * 3 * (1 + c.scale**2)  # native picture and detail
         return float(
             sum(
                 per * (rows if level else height) * width * (c.latent_unpatchify * 2**level) ** 2

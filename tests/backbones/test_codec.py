@@ -6,11 +6,9 @@ import torch
 from latpix import resources
 from latpix.backbones import codec as module
 from latpix.backbones.codec import Codec
-from latpix.backbones.lite import UNPATCHIFY
 from latpix.errors import CheckpointError, LatentError, OptionError, PictureError
 from latpix.files.latent_files import read_latent
 from latpix.files.picture_files import read_picture
-from latpix.network.base_decoder import overview
 
 ROUND_TRIP = 28.7  # dB on the shipped photograph: measured, less a margin of half a decibel
 COLOUR_OFF = 4.5  # levels of 255, the worst channel; measured 3.5
@@ -70,7 +68,7 @@ def test_bands_give_what_the_whole_gives(codec, monkeypatch):
 def test_a_crop_decodes_as_in_its_whole_when_it_comes_with_the_overview(codec):
     latent = torch.randn(1, 128, 24, 4) * torch.linspace(0.2, 1.5, 24).view(1, 1, -1, 1)
     whole = codec.decode(latent)
-    crop = codec.decode(latent[:, :, :14], seen=overview(latent, UNPATCHIFY))
+    crop = codec.decode(latent[:, :, :14], seen=overview(latent))
     torch.testing.assert_close(crop[:, :, : 6 * 16], whole[:, :, : 6 * 16], rtol=0, atol=2e-5)
     alone = codec.decode(latent[:, :, :14])
     assert (alone[:, :, : 6 * 16] - whole[:, :, : 6 * 16]).abs().max() > 1e-3

@@ -5,11 +5,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from latpix.backbones.lite import REACH, UNPATCHIFY, Block, Lite, parameters
+from latpix.backbones.lite import REACH, Block, Lite, parameters
 from latpix.backbones.lite_file import load_lite, save_lite
 from latpix.errors import CheckpointError
 from latpix.files.digest import digest
-from latpix.network.base_decoder import overview
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +51,14 @@ def test_a_cell_depends_on_nothing_further_away_than_the_reach(model, row):
     near = [other for other in range(26) if other not in far]
     other_latent[:, :, near] = latent[:, :, near]
     rows = slice(row * 16, row * 16 + 16)
-    seen = overview(latent, UNPATCHIFY)
+    seen = overview(latent)
     assert torch.equal(model.decoder(latent, seen)[:, :, rows], model.decoder(other_latent, seen)[:, :, rows])
 
 
 def test_the_overview_is_mean_and_deviation_of_the_eighth_scale_channels():
     latent = torch.randn(2, 128, 3, 5)
     eighths = torch.nn.functional.pixel_shuffle(latent, 2)
-    seen = overview(latent, UNPATCHIFY)
+    seen = overview(latent)
     torch.testing.assert_close(seen[:, :32], eighths.mean(dim=(2, 3)))
     torch.testing.assert_close(seen[:, 32:], eighths.std(dim=(2, 3), correction=0), rtol=1e-3, atol=1e-3)
 

@@ -40,8 +40,8 @@ def _small(monkeypatch):
         pixel_attention_width=16,
         latent_width=16,
         latent_depth=1,
-        base_widths=(128, 96, 16, 8),
-        base_blocks=(5, 3, 1, 1),
+        base_widths=(32, 16, 16, 8),
+        base_blocks=(2, 1, 1, 1),
     )
     monkeypatch.setattr(flux2_tiny_base, "ROW", replace(flux2_tiny_base.ROW, network=small))
     monkeypatch.setattr(flux2_tiny_teacher, "ROW", replace(flux2_tiny_teacher.ROW, network=small))
@@ -59,9 +59,8 @@ def test_training_all_stages_leaves_weights_that_decode(latpix):
     assert answer == (0, "runs/flux2_tiny_teacher/flux2-tiny-teacher.safetensors\n", "")
     answer = latpix("distill", "flux2_tiny_distill", *tiny, "--set", "log_every=1", "-o", "student")
     assert answer == (0, "student/flux2-tiny.safetensors\n", "")
-    assert sorted(path.name for path in Path("student").iterdir()) == [
-        "config.json", "flux2-tiny.safetensors", "log.jsonl", "samples", "saves",
-    ]  # fmt: skip
+    left = {path.name for path in Path("student").iterdir()} - {"tensorboard"}  # where that is installed
+    assert left == {"config.json", "flux2-tiny.safetensors", "log.jsonl", "samples", "saves"}
     assert ["vsd" in line for line in read_log(Path("student"))] == [True, False]
     assert json.loads(Path("student/config.json").read_text())["size"] == 64
     own, taken = (load(path).network.base_decoder for path in ("student/flux2-tiny.safetensors", base))

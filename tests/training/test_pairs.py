@@ -4,8 +4,7 @@ from made_pictures import dead_leaves
 
 from latpix.backbones.codec import Codec
 from latpix.backbones.taef2 import Taef2
-from latpix.network.base_decoder import overview
-from latpix.training.pairs import CELL, MARGIN, SCALE, cut, make_pair
+from latpix.training.pairs import CELL, SCALE, crop, cut, make_pair, stack
 from latpix.training.photographs import reduce, to_levels, to_pixels
 
 
@@ -22,58 +21,65 @@ def codec():
 
 @pytest.fixture(scope="module")
 def picture():
-    return to_levels(dead_leaves(512, 640)[0])
+    return to_levels(dead_leaves(512, 512)[0])
 
 
 @pytest.fixture(scope="module")
 def pair(picture, taef2, codec):
-    return make_pair(picture, taef2, codec, side=4, hints=True)
+    return make_pair(picture, taef2, codec, side=4, hint=1)
 
 
 def test_a_pair_holds_both_latents_and_what_each_stands_for(pair, picture, taef2, codec):
-    assert pair.latents.shape == (2, 128, 8, 10)
-    assert pair.natives.shape == (2, 3, 128, 160)
+    assert pair.latents.shape == (2, 128, 8, 8)
+    assert pair.natives.shape == (2, 3, 128, 128)
     small = to_pixels(reduce(picture, SCALE))[None]
     torch.testing.assert_close(pair.latents[1].float(), codec.encode(small)[0], atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(pair.natives[1].float(), small[0], atol=1e-3, rtol=0)
     decoded = taef2.decode(pair.latents[:1].float())[0]
     torch.testing.assert_close(pair.natives[0].float(), decoded, atol=0.02, rtol=0)  # bfloat16 inside
-    assert len(pair.chances) == (8 - 3) * (10 - 3)
+    assert len(pair.chances) == (8 - 3) * (8 - 3)
 
 
 def test_without_taef2_both_latents_are_ours(picture, codec):
     pair = make_pair(picture, None, codec, side=4)
     assert torch.equal(pair.latents[0], pair.latents[1])
     assert torch.equal(pair.natives[0], pair.natives[1])
-    assert pair.hints == ()
+    assert pair.hint is None
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_a_crop_holds_the_same_place_of_latent_native_picture_and_pixels(pair, kind):
+def test_a_crop_holds_the_same_place_of_native_picture_and_pixels_and_the_whole_latent(pair, kind):
     place = 2 * pair.columns + 3  # two cells down, three to the right
-    around, seen, native, pixels, hinted, *hints = cut(pair, place, kind, 4)
-    assert torch.equal(around, pair.latents[kind, :, 2 - MARGIN : 6 + MARGIN, 3 - MARGIN : 7 + MARGIN].float())
-    assert torch.equal(native, pair.natives[kind, :, 2 * CELL : 6 * CELL, 3 * CELL : 7 * CELL].float())
+    cropped = cut(pair, place, kind, 4)
+    assert torch.equal(cropped.latent[0], pair.latents[kind].float())
+    assert cropped.corner.tolist() == [[2, 3]]
+    assert torch.equal(cropped.native[0], pair.natives[kind, :, 2 * CELL : 6 * CELL, 3 * CELL : 7 * CELL].float())
     side = CELL * SCALE
-    assert torch.equal(pixels, to_pixels(pair.picture[:, 2 * side : 6 * side, 3 * side : 7 * side]))
-    assert hinted == (kind == 0)  # TAEF2's decoder says nothing of our latents
-    for level, hint in enumerate(hints):
-        cell = 2 << level  # places per side of a latent cell
-        assert torch.equal(hint, hinted * pair.hints[level][:, 2 * cell : 6 * cell, 3 * cell : 7 * cell].float())
-    assert torch.equal(seen, overview(pair.latents[kind][None].float(), 2)[0])
+    assert torch.equal(cropped.pixels[0], to_pixels(pair.picture[:, 2 * side : 6 * side, 3 * side : 7 * side]))
+    assert torch.equal(cropped.hint[0], pair.hint.float())
 
 
-def test_at_a_picture_s_border_the_latent_goes_on(pair):
-    around = cut(pair, 0, 0, 4)[0]
-    assert torch.equal(around[:, 0], around[:, MARGIN])
-    assert torch.equal(around[:, :, 0], around[:, :, MARGIN])
+def test_each_sample_is_cropped_at_its_own_corner():
+    whole = torch.arange(2 * 6 * 6.0).view(2, 1, 6, 6)
+    crops = crop(whole, torch.tensor([[0, 1], [2, 0]]), 1, 2)
+    assert torch.equal(crops[0], whole[0, :, 0:2, 2:4])
+    assert torch.equal(crops[1], whole[1, :, 4:6, 0:2])
 
 
-def test_hints_are_what_taef2_makes_its_picture_of(pair, taef2):
-    assert [hint.shape for hint in pair.hints] == [(64, 16, 20), (64, 32, 40), (64, 64, 80)]
-    picture, levels = taef2.decode_levels(pair.latents[:1].float())
-    assert torch.equal(picture, taef2.decode(pair.latents[:1].float()))
+def test_crops_stack_to_a_batch(pair):
+    crops = [cut(pair, place, kind, 4) for place, kind in ((0, 0), (7, 1))]
+    batch = stack(crops)
+    assert torch.equal(batch.pixels[1], crops[1].pixels[0])
+    assert batch.corner.tolist() == [[0, 0], [1, 2]]
+    assert batch.hint.shape == (2, 64, 32, 32)
+
+
+def test_a_hint_is_what_taef2_makes_its_picture_of(pair, picture, taef2, codec):
+    decoded, levels = taef2.decode_levels(pair.latents[:1].float())
+    assert torch.equal(decoded, taef2.decode(pair.latents[:1].float()))
     finished = (taef2.decoder[16:](levels[-1]) * 2 - 1).clamp(-1, 1)
-    torch.testing.assert_close(finished, picture, rtol=0, atol=1e-5)
-    for hint, level in zip(pair.hints, levels, strict=True):
+    torch.testing.assert_close(finished, decoded, rtol=0, atol=1e-5)
+    hints = [make_pair(picture, taef2, codec, side=4, hint=level).hint for level in range(3)]
+    assert [hint.shape for hint in hints] == [(64, 16, 16), (64, 32, 32), (64, 64, 64)]
+    for hint, level in zip(hints, levels, strict=True):
         torch.testing.assert_close(hint.float(), level[0], atol=0.05 * float(level.abs().max()), rtol=0)

@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latpix import resources
-from latpix.backbones.lite import DOWNSAMPLE, LATENT_CHANNELS, REACH, UNPATCHIFY, Lite
+from latpix.backbones.lite import DOWNSAMPLE, LATENT_CHANNELS, REACH, Lite, overview
 from latpix.backbones.lite_file import NAME, load_lite
 from latpix.devices import pick_device, pick_dtype
 from latpix.errors import CheckpointError, LatentError, PictureError
-from latpix.network.base_decoder import overview
 
 BAND = 64  # cells of height that are computed at once: 1024 rows of pixels
 
@@ -106,7 +105,7 @@ class Codec:
                 f'the latent is {list(latent.shape)}; the codec "{NAME}" reads [b, {LATENT_CHANNELS}, h, w] of space '
                 f'"{self.space}"'
             )
-        whole = (overview(latent.detach(), UNPATCHIFY) if seen is None else seen).to(self.device)
+        whole = (overview(latent.detach()) if seen is None else seen).to(self.device)
 
         def decoder(band: Tensor) -> Tensor:
             out: Tensor = self._model.decoder(band, whole)

@@ -21,8 +21,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latpix.network.base_decoder import overview
-
 LATENT_CHANNELS = 128
 DOWNSAMPLE = 16
 UNPATCHIFY = 2
@@ -77,6 +75,12 @@ class LiteEncoder(nn.Module):
         return F.pixel_unshuffle(self.leave(x), UNPATCHIFY)  # [b, 32, 2h, 2w] -> [b, 128, h, w]
 
 
+def overview(latent: Float[Tensor, "b 128 h w"]) -> Float[Tensor, "b 64"]:
+    """Mean and deviation of each unpacked channel over the whole picture."""
+    values = latent.float().unflatten(1, (UNPACKED, UNPATCHIFY**2)).flatten(2)  # [b, 32, cells]
+    return torch.cat([values.mean(2), (values.var(2, correction=0) + 1e-4).sqrt()], dim=1)
+
+
 class LiteDecoder(nn.Module):
     """The normalised FLUX.2 latent to a picture at native size, about [-1, 1], not clamped.
 
@@ -99,7 +103,7 @@ class LiteDecoder(nn.Module):
         self, latent: Float[Tensor, "b 128 h w"], seen: Float[Tensor, "b 64"] | None = None
     ) -> Float[Tensor, "b 3 H W"]:
         x = self.enter(F.pixel_shuffle(latent, UNPATCHIFY))  # [b, 128, h, w] -> [b, d, 2h, 2w]
-        seen = overview(latent, UNPATCHIFY) if seen is None else seen
+        seen = overview(latent) if seen is None else seen
         scale, shift = self.overview(seen)[..., None, None].chunk(2, dim=1)
         x = self.coarse(x * (1 + scale) + shift)  # [b, d, 2h, 2w]
         x = self.fine(F.pixel_shuffle(self.up(x), 2))  # [b, d, 4h, 4w]

@@ -25,22 +25,30 @@ def paint_base(
         for name, value in parameters.items()
         if name.startswith("base_decoder.")
     }
-    x = native = F.pixel_shuffle(latent, config.latent_unpatchify)  # [b, u, r, q]
-    deviation = (x.var((2, 3), unbiased=False) + 1e-4).sqrt()
-    told = torch.cat([x.mean((2, 3)), deviation, latent_sigma[:, None]], dim=1)
-    about = linear(p, "about.0", told).relu()  # [b, k]
+    about = linear(p, "told.0", latent_sigma[:, None]).relu()  # [b, k]
     scale, shift = linear(p, "modulation", about)[:, :, None, None].chunk(2, dim=1)
-    x = conv(p, "enter", x) * (1 + scale) + shift
+    x = conv(p, "enter", F.pixel_shuffle(latent, config.latent_unpatchify)) * (1 + scale) + shift  # [b, d, r, q]
     for level, blocks in enumerate(config.base_blocks):
         if level:
             x = F.pixel_shuffle(conv(p, f"up.{level - 1}", x), 2)
         for block in range(blocks):
             name = f"levels.{level}.{block}"
+            if not level:
+                x = x + side_branch(p, name, x)
             scale, shift = linear(p, f"{name}.modulation", about)[:, :, None, None].chunk(2, dim=1)
             hidden = (conv(p, f"{name}.conv1", x) * (1 + scale) + shift).relu()
             x = x + conv(p, f"{name}.conv2", hidden)
-        if level == 1:
-            native = F.pixel_shuffle(conv(p, "native", x), 2 ** (len(config.base_widths) - 2))
+    native = conv(p, "native", x)
     return F.interpolate(native, scale_factor=config.scale, mode="bicubic") + F.pixel_shuffle(
         conv(p, "detail", x), config.scale
     )
+
+
+def side_branch(p: Parameters, name: str, x: Tensor) -> Tensor:
+    """What the blocks at 1/8 add from the whole picture: four groups of channels, each of mean 0 and deviation 1."""
+    wide = F.conv2d(x, p[f"{name}.expand.weight"])
+    groups = wide.unflatten(1, (4, -1))
+    mean, deviation = groups.mean((2, 3, 4), keepdim=True), groups.var((2, 3, 4), unbiased=False, keepdim=True)
+    normed = ((groups - mean) / (deviation + 1e-5).sqrt()).flatten(1, 2)
+    weight, bias = (p[f"{name}.norm.{kind}"][:, None, None] for kind in ("weight", "bias"))
+    return F.conv2d((normed * weight + bias).relu(), p[f"{name}.contract.weight"])

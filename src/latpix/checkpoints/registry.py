@@ -189,8 +189,8 @@ FLUX2_TINY = NetworkConfig(
     latent_width=128,
     padding="replicate",
     pixel_gate=True,
-    base_widths=(128, 96, 64, 48),
-    base_blocks=(8, 5, 4, 2),
+    base_widths=(128, 96, 64, 64),
+    base_blocks=(8, 5, 4, 3),
 )
 _TINY = Checkpoint(
     name="flux2-tiny",

@@ -51,7 +51,7 @@ class Features:
         pairs = self.data.draw(step, samples).pairs
         draws = SampleDraws(config().seed, step, samples)
         eyes = Eyes(self.base, pairs, "bfloat16")
-        given = Given(pairs.surroundings, torch.zeros(self.batch))
+        given = Given(pairs.latent, torch.zeros(self.batch))
         _, fake = eyes.look(given.latent, given.latent_sigma)
         t, noise = perturbation(fake, draws, settings)
         real_t = mix(pairs.pixels, noise, t)

@@ -36,6 +36,7 @@ class RunConfig:
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the networks; weights and losses are float32
     recompute: bool = False  # activations of blocks, in the backward pass, instead of keeping them
+    compile: bool = False  # the trained networks, with torch.compile; it wants a C++ compiler on a CPU
     context: int = 1  # processes that share each picture, for those that one cannot hold
     cooldown: float = 0.0  # share of the run at its end over which learning rates fall to 0
     ema_width: float = 0.1  # of the average's profile, as a share of the run
@@ -57,6 +58,7 @@ MAY_CHANGE = (
     "batch",
     "accumulate",
     "recompute",
+    "compile",
     "context",
 )
 

@@ -31,7 +31,9 @@ def fidelity_loss(
         latent_sigma: noise of each latent, in [0, 1].
         downsample: native pixels along a latent cell's side.
     """
-    reduced = F.interpolate(pixels.float(), size=native.shape[-2:], mode="bicubic", antialias=True)
+    reduced = pixels.float()
+    if reduced.shape != native.shape:
+        reduced = F.interpolate(reduced, size=native.shape[-2:], mode="bicubic", antialias=True)
     difference = reduced - native.float()
     total = difference.new_zeros(len(difference))
     for cells in CELLS:

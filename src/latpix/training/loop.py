@@ -85,6 +85,9 @@ def train(
         if settings.recompute and network is not average:
             recompute_blocks(network)
         world.shard(network)
+    if settings.compile:
+        for part in job.parts.values():
+            part.network.compile()
     weights = {name: trained(part.network) for name, part in job.parts.items()}
     optimizers = {name: make_optimizers(part) for name, part in job.parts.items()}
     exponent = power_exponent(settings.ema_width)

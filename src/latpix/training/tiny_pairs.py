@@ -1,17 +1,16 @@
 """What the recipes of flux2-tiny learn from: crops of pairs (training/pairs.py), drawn by sample number.
 
-The network paints on a picture that its base decoder makes of the very latent it is given. A base picture looks around,
-so latents travel with ``MARGIN`` cells around the crop until they reach the network.
-Letters: b batch, s cells of a crop, m with its margin, p output pixels.
+Photographs are cut into squares, and each square is a picture of its own from then on, encoded whole.
+Letters: b batch, h cells of a square's side, s of a crop's, p output pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from latpix.backbones.codec import Codec
@@ -21,13 +20,14 @@ from latpix.errors import UsageError
 from latpix.network.base_decoder import BaseDecoder
 from latpix.training.given import Caption, Features, Latent, Network, PerSample, Pixels
 from latpix.training.painter import Precision
-from latpix.training.pairs import CELL, LEAST_CELLS, MARGIN, SCALE, Pair, PairBatch, cut, make_pair, stack
+from latpix.training.pairs import WHOLE, Pair, PairBatch, crop, cut, make_pair, stack
 from latpix.training.photographs import LARGE, halve, read, sources, training_photographs
 
+SQUARE = 8  # cells along the side of a picture, at most
 MADE_UP, MADE_UP_SEED = 6, 0  # pictures, where there are no photographs
+LEAVES, FLATS = 16, 24  # made-up pictures and pictures of one colour, beside photographs
 FULL_SIZE_SOURCES = ("cid22", "clic2025")  # the packages' pictures are soft at full size: half size only
 LITE_SHARE = 0.3  # of crops are read from flux2-lite's latents, the others from TAEF2's, which stand for FLUX.2's own
-WHOLE = SCALE * CELL  # output pixels per side of a latent cell
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,29 @@ class TinyPairs:
         codec: flux2-lite.
         size: side of a crop in output pixels.
         seed: of the run.
-        hints: whether crops bring the features of TAEF2's decoder.
+        square: cells along the side of the pictures; a crop may be a whole one.
+        hint: level of TAEF2's decoder whose features are kept (``make_pair``).
+        lite_share: of crops that are read from flux2-lite's latents.
     """
 
-    def __init__(self, assets: Path | None, codec: Codec, *, size: int, seed: int, hints: bool = False) -> None:
-        self.side, self.seed, self.hints = cells(size), seed, hints
+    def __init__(
+        self,
+        assets: Path | None,
+        codec: Codec,
+        *,
+        size: int,
+        seed: int,
+        square: int = SQUARE,
+        hint: int | None = None,
+        lite_share: float = LITE_SHARE,
+    ) -> None:
+        self.side, self.seed, self.square = cells(size), seed, square
+        self.hint, self.lite_share = hint, lite_share
         self.pairs: list[Pair] = []
         self.names: list[str] = []
         if assets is None:
             self.source = "made-up pictures"
-            self._make_up(codec)
+            self._make_up(MADE_UP, None, codec)
         else:
             self._read(assets, codec)
         weights = np.array([pair.chances.sum() for pair in self.pairs])
@@ -65,38 +78,44 @@ class TinyPairs:
     def draw(self, step: int, samples: Sequence[int]) -> TinyBatch:
         """Crops of these samples of a step, each of TAEF2's latent or of flux2-lite's."""
         drawn = [self._crop(np.random.default_rng((self.seed, step, sample))) for sample in samples]
-        return TinyBatch(stack([tensors for tensors, _ in drawn]), [name for _, name in drawn])
+        return TinyBatch(stack([pair for pair, _ in drawn]), [name for _, name in drawn])
 
-    def _crop(self, generator: np.random.Generator) -> tuple[tuple[Tensor, ...], str]:
+    def _crop(self, generator: np.random.Generator) -> tuple[PairBatch, str]:
         index = int(generator.choice(len(self.pairs), p=self.chances))
         pair = self.pairs[index]
         place = int(generator.choice(len(pair.chances), p=pair.chances / pair.chances.sum()))
-        kind = int(generator.random() < LITE_SHARE)
+        kind = int(generator.random() < self.lite_share)
         top, left = divmod(place, pair.columns)
-        tensors = cut(pair, place, kind, self.side)
-        return tensors, f"{self.names[index]} at {left * WHOLE},{top * WHOLE} ({('taef2', 'lite')[kind]})"
+        name = f"{self.names[index]} at {left * WHOLE},{top * WHOLE} ({('taef2', 'lite')[kind]})"
+        return cut(pair, place, kind, self.side), name
 
-    def _make_up(self, codec: Codec) -> None:
-        for number in range(MADE_UP):
-            picture = made_up(MADE_UP_SEED, number, height=LEAST_CELLS * WHOLE, width=LEAST_CELLS * WHOLE)
-            self._add(make_pair(picture, None, codec, side=self.side), f"made up {number}")
+    def _make_up(self, count: int, taef2: Taef2 | None, codec: Codec) -> None:
+        side = self.square * WHOLE
+        for number in range(count):
+            picture = made_up(MADE_UP_SEED, number, height=side, width=side)
+            self._add(picture, f"made up {number}", taef2, codec)
 
     def _read(self, assets: Path, codec: Codec) -> None:
-        photographs = training_photographs(assets)
-        self.source = f"photographs: {sources(photographs)}"
-        taef2 = Taef2.load(assets / "taef2")
+        photographs, taef2 = training_photographs(assets), Taef2.load(assets / "taef2")
+        self.source = f"photographs: {sources(photographs)}; {LEAVES + FLATS} made-up pictures"
         for photograph in photographs:
             levels = read(photograph)
-            for rows, columns, halved in versions(levels.shape[1], levels.shape[2], photograph.source):
+            height, width = levels.shape[1:]
+            for halved in sizes(height, width, photograph.source):
                 version = halve(levels) if halved else levels
-                trimmed = version[:, : rows * WHOLE, : columns * WHOLE]
-                name = f"{photograph.path.name}{' halved' if halved else ''}"
-                for variant, its_name in ((trimmed, name), (trimmed.flip(-1), f"{name} mirrored")):
-                    pair = make_pair(variant.contiguous(), taef2, codec, side=self.side, hints=self.hints)
-                    self._add(pair, its_name)
+                for top, left, picture in squares(version, self.square):
+                    name = f"{photograph.path.name}{' halved' * halved} from {left},{top}"
+                    self._add(picture, name, taef2, codec)
+                    self._add(picture.flip(-1), f"{name} mirrored", taef2, codec)
+        self._make_up(LEAVES, taef2, codec)
+        generator = torch.Generator().manual_seed(MADE_UP_SEED)
+        for number in range(FLATS):
+            colour = torch.randint(256, (3 if number % 2 else 1,), generator=generator, dtype=torch.uint8)
+            side = self.square * WHOLE
+            self._add(colour[:, None, None].expand(3, side, side).clone(), f"flat {number}", taef2, codec)
 
-    def _add(self, pair: Pair, name: str) -> None:
-        self.pairs.append(pair)
+    def _add(self, picture: UInt8[Tensor, "3 H H"], name: str, taef2: Taef2 | None, codec: Codec) -> None:
+        self.pairs.append(make_pair(picture.contiguous(), taef2, codec, side=self.side, hint=self.hint))
         self.names.append(name)
 
 
@@ -106,42 +125,54 @@ def cells(size: int) -> int:
     Raises:
         UsageError: no crop has that size.
     """
-    if size % WHOLE or not 0 < size <= LEAST_CELLS * WHOLE:
-        raise UsageError(f"size={size}: expected a multiple of {WHOLE} up to {LEAST_CELLS * WHOLE}.")
+    if size % WHOLE or not 0 < size <= SQUARE * WHOLE:
+        raise UsageError(f"size={size}: expected a multiple of {WHOLE} up to {SQUARE * WHOLE}.")
     return size // WHOLE
 
 
-def versions(height: int, width: int, source: str) -> list[tuple[int, int, bool]]:
-    """The sizes in which a photograph is used, in whole latent cells: rows, columns, and whether it is halved.
+def sizes(height: int, width: int, source: str) -> list[bool]:
+    """Whether a photograph is used as it is (False), at half size (True), or both.
 
     Sharp pictures are used as they are, large ones at half size too.
     """
     large = min(height, width) >= LARGE
-    used = [(height, width, False)] * (not large or source in FULL_SIZE_SOURCES) + [
-        (height // 2, width // 2, True)
-    ] * large
-    whole = [(high // WHOLE, wide // WHOLE, halved) for high, wide, halved in used]
-    return [version for version in whole if min(version[:2]) >= LEAST_CELLS]
+    used = [False] * (not large or source in FULL_SIZE_SOURCES) + [True] * large
+    return [halved for halved in used if min(height, width) >> halved >= SQUARE * WHOLE]
 
 
-def count_crops(assets: Path | None, size: int) -> int:
-    """How many crops there are that share no pixel, mirrored ones too; reads no more of a picture than its size."""
-    side = cells(size)
+def corners(length: int, side: int) -> list[int]:
+    """Where squares begin along a picture's side of ``length`` pixels: as many as fit best, evenly, from end to end."""
+    count = max(1, round(length / side))
+    return [round((length - side) * (number / (count - 1) if count > 1 else 0.5)) for number in range(count)]
+
+
+def squares(picture: UInt8[Tensor, "3 H W"], square: int) -> Iterator[tuple[int, int, UInt8[Tensor, "3 s s"]]]:
+    """The squares of ``square`` cells that a picture is cut into, with their top and left."""
+    side = square * WHOLE
+    for top in corners(picture.shape[1], side):
+        for left in corners(picture.shape[2], side):
+            yield top, left, picture[:, top : top + side, left : left + side]
+
+
+def count_crops(assets: Path | None, size: int, square: int = SQUARE) -> int:
+    """How many crops of a square share no pixel, of all squares; reads no more of a picture than its size."""
+    crops, side = (square // cells(size)) ** 2, square * WHOLE
     if assets is None:
-        return MADE_UP * (LEAST_CELLS // side) ** 2
+        return MADE_UP * crops
     from PIL import Image
 
-    total = 0
+    found = LEAVES + FLATS
     for photograph in training_photographs(assets):
         with Image.open(photograph.path) as picture:
-            width, height = picture.size
-        found = versions(height, width, photograph.source)
-        total += sum(2 * (rows // side) * (columns // side) for rows, columns, _ in found)
-    return total
+            width, height = (length // 16 * 16 for length in picture.size)
+        for halved in sizes(height, width, photograph.source):
+            rows, columns = (len(corners((length >> halved) // 16 * 16, side)) for length in (height, width))
+            found += 2 * rows * columns  # mirrored ones too
+    return found * crops
 
 
 class Eyes:
-    """Between objectives and painters: latents with margins become a crop, and the base picture painted of it.
+    """Between objectives and painters: a whole latent becomes a crop, and the base picture painted of it.
 
     Objectives hand the noised latents on to each network; what was made of them for the first is kept for the others.
 
@@ -159,8 +190,8 @@ class Eyes:
         """A painter as objectives call it."""
 
         def velocity(x_t: Pixels, timestep: PerSample, latent: Latent, sigma: PerSample, _: Caption | None) -> Pixels:
-            crop, picture = self.look(latent, sigma)
-            output: Pixels = painter(x_t, timestep, crop, sigma, image=picture)
+            inside, picture = self.look(latent, sigma)
+            output: Pixels = painter(x_t, timestep, inside, sigma, image=picture)
             return output
 
         return velocity
@@ -169,29 +200,21 @@ class Eyes:
         """A painter's features after some of its patch blocks, as objectives call it."""
 
         def seen(x_t: Pixels, timestep: PerSample, latent: Latent, sigma: PerSample, _: Caption | None) -> list[Tensor]:
-            crop, picture = self.look(latent, sigma)
-            output: list[Tensor] = painter(x_t, timestep, crop, sigma, image=picture, after=after)
+            inside, picture = self.look(latent, sigma)
+            output: list[Tensor] = painter(x_t, timestep, inside, sigma, image=picture, after=after)
             return output
 
         return seen
 
     @torch.no_grad()
     def look(
-        self, latent: Float[Tensor, "b 128 m m"], latent_sigma: PerSample
+        self, latent: Float[Tensor, "b 128 h h"], latent_sigma: PerSample
     ) -> tuple[Float[Tensor, "b 128 s s"], Float[Tensor, "b 3 p p"]]:
-        """The crop of the latents, and its base picture."""
+        """The crop of the latents, and of their base pictures."""
         if self._seen is None or self._seen[0] is not latent:
-            seen = noised_overviews(self.batch.seen.to(latent.device), latent_sigma)
             with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-                picture = self.base(latent, latent_sigma, seen).float()
-            edge = MARGIN * WHOLE
-            crop = latent[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-            self._seen = (latent, crop, picture[..., edge:-edge, edge:-edge])
+                picture = self.base(latent, latent_sigma).float()
+            side = self.batch.pixels.shape[-1] // WHOLE
+            inside = crop(latent, self.batch.corner, side, 1)
+            self._seen = (latent, inside, crop(picture, self.batch.corner, side, WHOLE))
         return self._seen[1], self._seen[2]
-
-
-def noised_overviews(seen: Float[Tensor, "b 64"], latent_sigma: PerSample) -> Float[Tensor, "b 64"]:
-    """The overviews of whole latents after noising: means shrink, variances are joined by the noise's."""
-    mean, deviation = seen.chunk(2, dim=1)
-    s = latent_sigma[:, None]
-    return torch.cat([(1 - s) * mean, (((1 - s) * deviation).square() + s * s).sqrt()], dim=1)

@@ -22,16 +22,11 @@ STEP = 2**31  # a step that no run reaches: its crops are the samples
 Paint = Callable[[PairBatch, Latent, PerSample], Pixels]
 
 
-def side_by_side(
-    data: TinyPairs, device: torch.device, paint: Paint, *, margin: bool = False
-) -> Float[Tensor, "3 H W"]:
-    """A row for each crop: the native picture enlarged, what ``paint`` makes of it, the original.
-
-    ``margin`` gives latents with their surroundings.
-    """
+def side_by_side(data: TinyPairs, device: torch.device, paint: Paint) -> Float[Tensor, "3 H W"]:
+    """A row for each crop: the native picture enlarged, what ``paint`` makes of it, the original."""
     pairs = data.draw(STEP, range(len(SIGMAS))).pairs
     sigma = torch.tensor(SIGMAS, device=device)
-    clean = (pairs.surroundings if margin else pairs.latent).to(device)
+    clean = pairs.latent.to(device)
     generator = torch.Generator().manual_seed(0)
     latent = noise_by("flow", clean, torch.randn(clean.shape, generator=generator).to(device), sigma)
     plain = F.interpolate(pairs.native, size=pairs.pixels.shape[-2:], mode="bicubic")
@@ -59,4 +54,4 @@ def grid(
         size = pairs.pixels.shape[-1]
         return sample(denoise, noise_field(range(len(SIGMAS)), 3, size, size, device=device))
 
-    return side_by_side(data, device, paint, margin=True)
+    return side_by_side(data, device, paint)

@@ -1,24 +1,30 @@
 """Before the first stage of flux2-tiny: its base decoder, the picture that a latent alone implies.
 
-    latpix train flux2_tiny_base --assets DIR [--set key=value ...]
-
-    |x0 - x|  +  w_n fidelity(x0, native)  +  w_h hints  +  w_f features(x0, x)  +  w_t texture(x0, x)
+    latpix train flux2_tiny_base --assets DIR --set goal=1/8 -o RUN1
+    latpix train flux2_tiny_base --assets DIR --set goal=1/4 --set start=RUN1/flux2-tiny-base.safetensors -o RUN2
+    ... goal=1/2, goal=native, goal=pixels
 
 One pass from the latent to pixels, no noise and no time: cheap steps, so most of what a small budget can learn is
-learned here. It begins as flux2-lite's decoder, enlarged, or goes on from ``start``. |d| is the smooth absolute
-difference; ``fidelity`` (training/fidelity.py) keeps the reduced picture on what the latent stands for; ``hints`` asks
-a linear reading of each coarser level for the features of TAEF2's decoder there (Romero et al. 2015, FitNets), which
-tell more of a latent than three colours do. Features and texture are EfficientNet-Lite1's (the evaluation's network is
-another); they are looked at on the first ``looked_at`` crops of a batch, as they cost more than the decoder, and in a
-second run: on an unsettled decoder they raise a pattern of single pixels. Where they begin is drawn, so that no pattern
-can settle between the network's strides and the decoder's cells. Some latents are noised.
+learned here, from the coarse to the fine. What a run learns is its ``goal``:
 
-Hardware: two CPU cores with AVX-512 bf16, 0.3 to 0.6 s a step; or one GPU. What to expect after an hour
-is in docs/benchmarks/flux2-tiny.md. RUN/flux2-tiny-base.safetensors is a whole network that adds no detail
-yet: it decodes, and `latpix train flux2_tiny_teacher` starts from it.
+    1/8, 1/4, 1/2    the features of TAEF2's decoder there, by a linear reading of the level: |reading - f|^2 / var(f)
+    native           TAEF2's picture:  |x - native|, averaged over single pixels, cells, and four cells
+    pixels           |x0 - x|  +  w_n fidelity(x0, native)  +  w_f features(x0, x)  +  w_t texture(x0, x)
+
+Features tell more of a latent than three colours do, and of a coarse level a step costs a fraction (Romero et al. 2015,
+FitNets; growing, Karras et al. 2018). Each goal teaches one level, the last the two finest, and leaves the coarser ones
+alone: taught again along with a fresh one, they lose more than they gain. |d| is the smooth absolute difference;
+``fidelity`` (training/fidelity.py) keeps the reduced picture on what the latent stands for. The features of the last
+goal are EfficientNet-Lite1's (the evaluation's network is another); they are looked at on the first ``looked_at``
+pictures of a batch, as they cost more than the decoder. Where they begin is drawn, so that no pattern can settle
+between the network's strides and the decoder's cells. Some latents are noised.
+
+Hardware: two CPU cores with AVX-512 bf16, or one GPU; steps and seconds are in docs/benchmarks/flux2-tiny.md.
+RUN/flux2-tiny-base.safetensors is a whole network that adds no detail yet: after the last goal it decodes, and
+`latpix train flux2_tiny_teacher` starts from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -27,73 +33,84 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latpix import resources
 from latpix.backbones.codec import Codec
-from latpix.backbones.lite_file import load_lite
 from latpix.backbones.taef2 import WIDTH
 from latpix.checkpoints.registry import find
 from latpix.efficientnet import EfficientNetLite
+from latpix.errors import UsageError
 from latpix.network.base_decoder import BaseDecoder
 from latpix.network.model import Denoiser
-from latpix.training.begin_as_lite import begin_as_lite
 from latpix.training.config import RunConfig
 from latpix.training.fidelity import fidelity_loss
 from latpix.training.given import Step
 from latpix.training.job import FromData, Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising, noise_latents
 from latpix.training.losses import charbonnier, feature_difference, texture_difference
-from latpix.training.pairs import CELL
+from latpix.training.pairs import CELL, WHOLE
 from latpix.training.tiny_export import export, load_base, take_base
-from latpix.training.tiny_pairs import TinyBatch, TinyPairs, count_crops, noised_overviews
+from latpix.training.tiny_pairs import LITE_SHARE, TinyBatch, TinyPairs, cells, count_crops
 from latpix.training.tiny_samples import side_by_side
 
 COMMAND, AVERAGED = "train", "base"
 STRIDE = 16  # pixels, within which features are looked at from a drawn corner
 ROW = replace(find("flux2-tiny"), name="flux2-tiny-base")
+Goal = Literal["1/8", "1/4", "1/2", "native", "pixels"]
+LEVELS = {"1/8": 1, "1/4": 2, "1/2": 3}  # of the base decoder that learn features
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
     """All that decides a run; saved beside its weights."""
 
-    learning_rate: float = 5e-4
+    goal: Goal = "pixels"
+    learning_rate: float = 1e-3
     optimizer: Literal["muon", "adamw"] = "muon"  # of the blocks; several processes need adamw
-    warmup_updates: int = 200
+    warmup_updates: int = 50
     clip: float = 1.0
     noised: float = 0.2
     max_latent_sigma: float = 0.8
-    fidelity_weight: float = 4.0
-    hint_weight: float = 0.3
+    fidelity_weight: float = 8.0
     feature_weight: float = 0.1
     texture_weight: float = 0.1
-    looked_at: int = 0  # crops of a batch whose features are compared
-    start: str = ""  # checkpoint whose base decoder it goes on from; flux2-lite's decoder without
+    looked_at: int = 0  # pictures of a batch whose features are compared
+    start: str = ""  # checkpoint whose base decoder it goes on from; a fresh one without
 
 
 def config() -> Config:
-    """The run that makes the base decoder."""
-    return Config(steps=5600, cooldown=0.95, batch=4, size=384)
+    """The run that makes the base decoder, but for its goal."""
+    return Config(steps=4000, cooldown=0.95, batch=2, size=512)
 
 
 def build(settings: Config, assets: Path | None, device: torch.device) -> "BaseJob":
-    """The recipe's job; without ``assets`` on made-up pictures."""
-    codec = Codec.load("flux2-lite", device=device, dtype=settings.precision)
-    data = TinyPairs(assets, codec, size=settings.size, seed=settings.seed, hints=settings.hint_weight > 0)
+    """The recipe's job; without ``assets`` on made-up pictures.
+
+    Raises:
+        UsageError: features of TAEF2 are the goal, and there is no TAEF2.
+    """
+    hint = LEVELS[settings.goal] - 1 if settings.goal in LEVELS else None
+    if hint is not None and assets is None:
+        raise UsageError(f"goal={settings.goal} learns features of TAEF2, from DIR/taef2: give --assets DIR.")
+    data = TinyPairs(
+        assets,
+        Codec.load("flux2-lite", device=device, dtype=settings.precision),
+        size=settings.size,
+        square=cells(settings.size),
+        seed=settings.seed,
+        hint=hint,
+        lite_share=LITE_SHARE if settings.goal == "pixels" else 0.0,
+    )
     torch.manual_seed(settings.seed)
     network = Denoiser(ROW.network)
     if settings.start:
         network.base_decoder = load_base(settings.start, ROW.network, setting="start").requires_grad_(True)
-    else:
-        assert network.base_decoder is not None
-        begin_as_lite(network.base_decoder, load_lite(resources.weight("flux2-lite"))[0].decoder)
     return BaseJob(settings, data, network, EfficientNetLite.load("lite1").to(device))
 
 
 def outline(settings: Config, assets: Path | None) -> Outline:
     """What the recipe trains, and on how much."""
     with torch.device("meta"):
-        base = HintedBase(BaseDecoder(ROW.network), ROW.network.base_widths)
-    crops = count_crops(assets, settings.size)
+        base = Towards(BaseDecoder(ROW.network), settings.goal)
+    crops = count_crops(assets, settings.size, cells(settings.size))
     return Outline(trained={"base": base}, frozen={}, alive=("base",), samples_per_epoch=crops)
 
 
@@ -107,7 +124,7 @@ class BaseJob(FromData):
     def __init__(self, settings: Config, data: TinyPairs, network: Denoiser, eyes: EfficientNetLite) -> None:
         self.settings, self.data = settings, data
         part = Part(
-            network=HintedBase(take_base(network), ROW.network.base_widths),
+            network=Towards(take_base(network), settings.goal),
             learning_rate=settings.learning_rate,
             warmup_updates=settings.warmup_updates,
             muon=("base.levels",) if settings.optimizer == "muon" else (),
@@ -124,19 +141,23 @@ class BaseJob(FromData):
         return ("base",)
 
     def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
-        pairs, settings = batch.pairs, self.settings
-        pixels, native = pairs.pixels.to(draws.device), pairs.native.to(draws.device)
+        pairs = batch.pairs
         latent, sigma = noise_latents(pairs.latent.to(draws.device), draws, self.noising)
-        seen = noised_overviews(pairs.seen.to(draws.device), sigma)
-        painted, readings = self._paint(self.parts["base"].network, latent, sigma, seen)
-        losses = {
-            "pixels": charbonnier(painted, pixels),
-            "fidelity": fidelity_loss(painted, native, sigma, downsample=CELL),
-        }
-        total = losses["pixels"] + settings.fidelity_weight * losses["fidelity"]
-        if pairs.hints:
-            losses["hints"] = hint_loss(readings, [hint.to(draws.device) for hint in pairs.hints], pairs.hinted)
-            total = total + settings.hint_weight * losses["hints"]
+        reached = self._ask(self.parts["base"].network, latent, sigma)
+        if pairs.hint is not None:
+            hint = pairs.hint.to(draws.device)
+            loss = (reached - hint).square().mean() / hint.var()
+            return Step(loss, {"features": loss}, {})
+        native = pairs.native.to(draws.device)
+        fidelity = fidelity_loss(reached, native, sigma, downsample=CELL)
+        if self.settings.goal == "native":
+            return Step(fidelity, {"fidelity": fidelity}, {})
+        return self._pixel_losses(reached, pairs.pixels.to(draws.device), fidelity, draws)
+
+    def _pixel_losses(self, painted: Tensor, pixels: Tensor, fidelity: Tensor, draws: SampleDraws) -> Step:
+        settings = self.settings
+        losses = {"pixels": charbonnier(painted, pixels), "fidelity": fidelity}
+        total = losses["pixels"] + settings.fidelity_weight * fidelity
         if settings.looked_at:
             top, left = (int(draws.choice(axis, (), STRIDE)) for axis in ("look_top", "look_left"))
             with torch.no_grad():
@@ -147,55 +168,56 @@ class BaseJob(FromData):
             total = total + settings.feature_weight * losses["features"] + settings.texture_weight * losses["texture"]
         return Step(total, losses, {})
 
-    def _paint(
-        self, base: nn.Module, latent: Tensor, sigma: Tensor, seen: Tensor
-    ) -> tuple[Tensor, list[Float[Tensor, "b 64 _ _"]]]:
+    def _ask(self, base: nn.Module, latent: Tensor, sigma: Tensor) -> Tensor:
         low = self.settings.precision == "bfloat16"
         with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=low):
-            painted, readings = base(latent, sigma, seen)
-        return painted.float(), [reading.float() for reading in readings]
+            reached: Tensor = base(latent, sigma)
+        return reached.float()
 
     def _look(self, pixels: Tensor) -> list[Tensor]:
         return [feature.float() for feature in self.eyes(pixels.to(self.eyes.stem.weight.dtype))]
 
     @torch.no_grad()
-    def sample(self, average: nn.Module) -> Tensor:
-        return side_by_side(
-            self.data,
-            next(average.parameters()).device,
-            lambda pairs, latent, sigma: self._paint(
-                average, latent, sigma, noised_overviews(pairs.seen.to(sigma.device), sigma)
-            )[0],
-        )
+    def sample(self, average: nn.Module) -> Tensor | None:
+        """Three pictures; none of features."""
+        if self.settings.goal in LEVELS:
+            return None
+
+        def paint(_: object, latent: Tensor, sigma: Tensor) -> Tensor:
+            reached = self._ask(average, latent, sigma)
+            return nn.functional.interpolate(reached, size=latent.shape[-1] * WHOLE, mode="bicubic")
+
+        return side_by_side(self.data, next(average.parameters()).device, paint)
 
     def export(self, average: Mapping[str, Tensor], folder: Path, steps: int) -> Path:
-        made_by = f"latpix.training.recipes.flux2_tiny_base, {steps} steps"
+        made_by = f"latpix.training.recipes.flux2_tiny_base, {steps} steps towards {self.settings.goal}"
         weights = {name.removeprefix("base."): tensor for name, tensor in average.items() if name.startswith("base.")}
         return export(self.denoiser, weights, ROW, folder, made_by, self.data)
 
 
-class HintedBase(nn.Module):
-    """A base decoder, and linear readings of its levels but the finest, which training alone uses."""
+class Towards(nn.Module):
+    """A base decoder as far as a goal; its features there by way of a linear reading, which training alone uses."""
 
-    def __init__(self, base: BaseDecoder, widths: Sequence[int]) -> None:
+    def __init__(self, base: BaseDecoder, goal: Goal) -> None:
         super().__init__()
-        self.base = base
-        self.readings = nn.ModuleList(nn.Conv2d(width, WIDTH, 1) for width in widths[:-1])
+        self.base, self.goal = base, goal
+        self.count = LEVELS.get(goal, len(base.levels))
+        width = ROW.network.base_widths[self.count - 1]
+        self.reading = nn.Conv2d(width, WIDTH, 1) if goal in LEVELS else None
+        base.requires_grad_(False)
+        for learning in self._own():
+            learning.requires_grad_(True)
 
-    def forward(self, latent: Tensor, sigma: Tensor, seen: Tensor) -> tuple[Tensor, list[Tensor]]:
-        painted, levels = self.base.levels_of(latent, sigma, seen)
-        return painted, [read(level) for read, level in zip(self.readings, levels, strict=False)]
+    def _own(self) -> list[nn.Module]:
+        """What the goal teaches: one level, of pixels the two finest, and what leads into them and out of them."""
+        base, first = self.base, self.count - (2 if self.goal == "pixels" else 1)
+        entry = [base.up[first - 1]] if first else [base.told, base.enter, base.modulation]
+        heads = [base.native] * (self.goal not in LEVELS) + [base.detail] * (self.goal == "pixels")
+        return [*entry, *base.up[first : self.count - 1], *base.levels[first : self.count], *heads]
 
-
-def hint_loss(
-    readings: Sequence[Float[Tensor, "b 64 _ _"]],
-    hints: Sequence[Float[Tensor, "b 64 _ _"]],
-    hinted: Float[Tensor, " b"],
-) -> Float[Tensor, ""]:
-    """Mean squared error over the hints' variance, of the samples that have hints, averaged over levels."""
-    has = hinted.bool()
-    total = readings[0].new_zeros(())
-    for reading, hint in zip(readings, hints, strict=True):
-        if bool(has.any()):
-            total = total + (reading[has] - hint[has]).square().mean() / hint[has].var()
-    return total / len(hints)
+    def forward(self, latent: Tensor, sigma: Tensor) -> Float[Tensor, "b _ _ _"]:
+        features = self.base.features(latent, sigma, self.count)
+        if self.reading is not None:
+            read: Tensor = self.reading(features)
+            return read
+        return self.base.native_picture(features) if self.goal == "native" else self.base.picture(features)

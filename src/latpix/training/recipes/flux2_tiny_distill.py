@@ -159,7 +159,7 @@ class DistillJob(FromData):
     def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
         eyes = Eyes(self.base, batch.pairs, self.precision)
         pixels = batch.pairs.pixels.to(draws.device)
-        given = Given(*noise_latents(batch.pairs.surroundings.to(draws.device), draws, self.noising))
+        given = Given(*noise_latents(batch.pairs.latent.to(draws.device), draws, self.noising))
         student, fake_score = eyes.network(self.student), eyes.network(self.fake_score)
         features = eyes.features(self.teacher, (TAP,))
         if not is_students_turn(step):

@@ -130,7 +130,7 @@ class TeacherJob(FromData):
     def losses(self, batch: TinyBatch, step: int, draws: SampleDraws) -> Step:
         pairs = batch.pairs
         network = Eyes(self.base, pairs, self.precision).network(self.parts["teacher"].network)
-        pixels, latents = pairs.pixels.to(draws.device), pairs.surroundings.to(draws.device)
+        pixels, latents = pairs.pixels.to(draws.device), pairs.latent.to(draws.device)
         return teacher_step(network, pixels, latents, draws, self.step_settings)
 
     def sample(self, average: nn.Module) -> Tensor:
