@@ -8,8 +8,7 @@ from latpix.devices import parse_bytes
 from latpix.errors import MemoryLimitError, OptionError
 from latpix.network.base_decoder import BAND, BaseDecoder
 from latpix.network.config import NetworkConfig
-from latpix.network.model import build
-from latpix.network.model import default_pieces
+from latpix.network.model import build, default_pieces
 from latpix.plan import CostModel, Job, Setting
 
 SMALL = NetworkConfig(

@@ -144,9 +144,12 @@ class CostModel:
         yield stream + joint + attended + self._attention_bytes(n + text, d)
         yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width)
         pixels = (4 * area_e + 4 * d) * n
-        yield pixels + 3 * s * a * n + patches * area_e * (2 * s + 12 + s) + 2 * area_e * d * s
+        pack = 2 if s == 2 and self.on_cpu else 1  # a product in bfloat16 copies its weight into another order
+        yield pixels + 3 * s * a * n + patches * area_e * (2 * s + 12 + s) + 2 * area_e * d * s * pack
         yield pixels + 4 * s * a * n + self._attention_bytes(n, a)
-        yield pixels + s * a * n + patches * area_e * (4 * s + 4 + 8 * s + s) + 4 * area_e * d * s
+        part = area_e * min(pieces.pixels, area) // area
+        weights = 4 * s * d * (area_e + part * (pack - 1))
+        yield pixels + s * a * n + patches * (s * area_e + part * (13 * s + 8)) + weights
         yield pixels + 2 * 12 * area * n
 
     def _attention_bytes(self, tokens: int, width: int) -> int:
@@ -211,7 +214,7 @@ class CostModel:
         whole = max(job.height, job.width)
         side = whole if tile is None else min(tile, whole)
         usual = default_pieces(self.config)
-        small = Pieces(tokens=SMALL_TOKENS, patches=usual.patches // SMALL_SHARE)
+        small = replace(usual, tokens=SMALL_TOKENS, patches=usual.patches // SMALL_SHARE)
         last = Setting(side, usual, job.batch)
         yield last
         last = Setting(

@@ -127,13 +127,13 @@ def test_maps_of_the_patch_path_stay_what_they_were_when_later_blocks_run(form):
         close(one, expected)
 
 
-@pytest.mark.parametrize("pieces", [(1, 1), (5, 7), (47, 11)])
+@pytest.mark.parametrize("pieces", [(1, 1, 64), (5, 7, 13), (47, 11, 1)])
 @pytest.mark.parametrize("keep_features", [True, False])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_decode_in_pieces_is_the_call_that_records_gradients(form, keep_features, pieces):
     network, given = small_network(FORMS[form]), small_inputs(FORMS[form])
-    tokens, patches = (2 * size for size in pieces)  # of a batch of two
-    cut = Pieces(tokens=tokens, patches=patches, keep_features=keep_features)
+    tokens, patches, pixels = pieces
+    cut = Pieces(tokens=2 * tokens, patches=2 * patches, pixels=pixels, keep_features=keep_features)  # a batch of two
     close(paint(network, given, cut), call(network, given))
 
 

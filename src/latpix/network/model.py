@@ -270,7 +270,7 @@ class Denoiser(nn.Module):
 def default_pieces(config: NetworkConfig) -> Pieces:
     """What is quick. The modulators are 6 e p numbers per patch, more than all else together: narrow networks like
     pieces that stay in a CPU's cache, wide ones must reread a large weight for every piece."""
-    return Pieces(patches=128 if config.width <= 384 else 1024)
+    return Pieces(patches=128, pixels=config.patch_size**2) if config.width <= 384 else Pieces()
 
 
 def build(config: NetworkConfig, *, device: torch.device | str | None = None) -> Denoiser:

@@ -17,7 +17,8 @@ class Pieces:
     """How much is worked on at a time; less takes less memory and reads weights more often."""
 
     tokens: int = 2048  # of the patch path
-    patches: int = 1024  # of the pixel path, each with all its pixels
+    patches: int = 1024  # of the pixel path
+    pixels: int = 64  # of each of these patches, where pixels are apart
     keep_features: bool = True  # False: each gate makes its latent features from the latent's tokens at every step
 
 

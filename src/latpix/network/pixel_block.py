@@ -11,12 +11,13 @@ e pixel width, d patch width, a attention width.
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latpix.network.attention import Heads, Scope
 from latpix.network.layers import MLP, modulate
-from latpix.network.pieces import Pieces, add, join
+from latpix.network.pieces import Pieces, add, cut, join
 from latpix.network.precision import Linear, RMSNorm
 
 
@@ -46,8 +47,13 @@ class PixelBlock(nn.Module):
         tokens = pixels.unflatten(0, (batch, n))  # [b, n, p, e]
         rows = scope.rows(n, pieces.patches // batch)
         attended = scope.attend(*join(self._heads(tokens, patches, scope, rows), *scope.lengths(n)))  # [b, n, a]
-        after = self._modulators(slice(2, 6))
-        done = [self._expand(tokens[:, r], self.out(attended[:, r]), after(patches[:, r])) for r in rows]
+        pixel_parts = cut(tokens.shape[2], pieces.pixels)
+        after = [self._modulators(slice(2, 6), some) for some in pixel_parts]
+        done = []
+        for r in rows:
+            z = self.expand(self.out(attended[:, r])).unflatten(-1, tokens.shape[2:])  # [b, m, p, e]
+            for some, modulators in zip(pixel_parts, after, strict=True):
+                done.append(self._follow(tokens[:, r, some], z[:, :, some], modulators(patches[:, r])))
         return done[0].flatten(0, 1) if torch.is_grad_enabled() else pixels
 
     def _heads(
@@ -62,20 +68,18 @@ class PixelBlock(nn.Module):
             q, k = (scope.turn(norm(x), r).to(v.dtype) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
             yield q, scope.seen(k), scope.seen(v)
 
-    def _modulators(self, groups: slice) -> "Modulators":
+    def _modulators(self, groups: slice, pixels: slice = slice(None)) -> "Modulators":
         """The part of the modulation that yields ``groups`` of shift1, scale1, gate1, shift2, scale2, gate2."""
-        weight = self.modulation.weight.unflatten(0, self.shape)[:, groups].flatten(0, 2)
-        bias = self.modulation.bias.unflatten(0, self.shape)[:, groups].flatten()
-        return Modulators(weight, bias, (self.shape[0], -1, self.shape[2]))
+        weight = self.modulation.weight.unflatten(0, self.shape)[pixels, groups]  # [p, groups, e, d]
+        bias = self.modulation.bias.unflatten(0, self.shape)[pixels, groups]
+        return Modulators(weight.flatten(0, 2), bias.flatten(), (len(weight), -1, self.shape[2]))
 
-    def _expand(
-        self,
-        pixels: Float[Tensor, "b n p e"],
-        attended: Float[Tensor, "b n a"],
-        modulation: Float[Tensor, "b n p 4 e"],
+    def _follow(
+        self, pixels: Float[Tensor, "b n p e"], z: Float[Tensor, "b n p e"], modulation: Float[Tensor, "b n p 4 e"]
     ) -> Float[Tensor, "b n p e"]:
+        """Both residuals, in the pixels' own memory where no gradient is recorded."""
         gate1, shift2, scale2, gate2 = modulation.unbind(3)
-        pixels = add(pixels, gate1 * self.expand(attended).unflatten(-1, pixels.shape[2:]))
+        pixels = add(pixels, gate1 * z)
         return add(pixels, gate2 * self.mlp(modulate(self.norm2(pixels), shift2, scale2)))
 
 
@@ -86,5 +90,5 @@ class Modulators:
         self.weight, self.bias, self.shape = weight, bias, shape
 
     def __call__(self, condition: Float[Tensor, "*n d"]) -> Float[Tensor, "*n p groups e"]:
-        out = torch.nn.functional.linear(condition.to(self.weight.dtype), self.weight, self.bias)
+        out = F.linear(condition.to(self.weight.dtype), self.weight, self.bias)
         return out.unflatten(-1, self.shape)
