@@ -166,35 +166,37 @@ class Decoder:
         target = self._target(story, scale, size)
         job = self._job(h, w, batch=batch, steps=count, target=target)
         self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
-        pictures: Tensor | None = None
         retried = False
-        k = 0
-        while k < batch:  # one at a time: a picture's bits do not depend on its neighbours
+
+        def picture(k: int) -> Tensor:
+            assert self.last_setting is not None
+            painted = self._paint(
+                story.tensor[k : k + 1].to(self.device, torch.float32),
+                latent_sigma=sigmas[k],
+                captions=[None if c is None else c[k : k + 1] for c in captions],
+                seed=seeds[k],
+                steps=steps,
+                setting=self.last_setting,
+                on_step=_count_on(on_step, k * count, batch * count),
+            )
+            return self._fit(painted, story, target)
+
+        pictures: Tensor | None = None
+        for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
+            one: Tensor | None = None
             try:
-                painted = self._paint(
-                    story.tensor[k : k + 1].to(self.device, torch.float32),
-                    latent_sigma=sigmas[k],
-                    captions=[None if c is None else c[k : k + 1] for c in captions],
-                    seed=seeds[k],
-                    steps=steps,
-                    setting=self.last_setting,
-                    on_step=_count_on(on_step, k * count, batch * count),
-                )
-                picture = self._fit(painted, story, target)
+                one = picture(k)
             except (RuntimeError, MemoryError) as error:
                 if retried or not is_out_of_memory(error):
                     raise
-                retried = True
-            else:
-                if batch > 1:
-                    pictures = picture.new_empty(batch, *picture.shape[1:]) if pictures is None else pictures
-                    pictures[k] = picture[0]
-                else:
-                    pictures = picture.contiguous()
-                k += 1
-                continue
-            free_memory()  # only here: in the except clause the error holds what was alive when it was raised
-            self.last_setting = self._following(job, self.last_setting, tile)
+            if one is None:  # not in the except clause: there the error holds what was alive when it was raised
+                free_memory()
+                self.last_setting, retried = self._following(job, self.last_setting, tile), True
+                one = picture(k)
+            if batch == 1:
+                return one.contiguous()
+            pictures = one.new_empty(batch, *one.shape[1:]) if pictures is None else pictures
+            pictures[k] = one[0]
         assert pictures is not None
         return pictures
 
@@ -311,9 +313,9 @@ class Decoder:
     def _check_space(self, latent: Latent) -> None:
         check_latent(latent.tensor, self.checkpoint.space, given=latent.space, checkpoint=self.checkpoint.name)
 
-    def _costs(self) -> CostModel:
+    def _costs(self, held: int | None = None) -> CostModel:
         row, on_cpu = self.checkpoint, self.device.type == "cpu"
-        return CostModel(row.network, self._held(), self.dtype, on_cpu, guided=row.guided)
+        return CostModel(row.network, self._held() if held is None else held, self.dtype, on_cpu, guided=row.guided)
 
     def _held(self) -> int:
         """Bytes that are there before a decode: weights, and on a CPU what else the process holds."""
@@ -335,8 +337,7 @@ class Decoder:
         """The quickest way that fits the limit; ``may_split``: pictures of a batch may be handed over one by one."""
         bytes_limit, side = None if limit is None else parse_bytes(limit), self._side(job, tile)
         if bytes_limit is None:
-            model = CostModel(self.checkpoint.network, 0, self.dtype, self.device.type == "cpu")
-            return next(model.settings(job, tile=side))
+            return next(self._costs(held=0).settings(job, tile=side))
         costs = self._costs()
         try:
             return costs.choose(job, bytes_limit, tile=side, may_split=may_split)

@@ -82,7 +82,10 @@ def resident_bytes() -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device had too little memory; a CPU's allocator has no class of its own for that."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(one in str(error) for one in words)
 
 
 def parse_bytes(text: str | int) -> int:

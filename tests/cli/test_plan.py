@@ -1,6 +1,13 @@
 """``latpix plan``: what is told, to people and to programs."""
 
+import json
+import subprocess
+import sys
+
 import pytest
+from small_decoder import write_latent
+
+from latpix.network.pixel_block import PixelBlock
 
 SMALLEST = ("plan", "--size", "512x256", "--checkpoint", "flux2-tiny", "--device", "cpu", "--dtype", "float32")
 
@@ -49,3 +56,45 @@ def test_one_size_is_asked_for(latpix, words):
     answer = latpix("plan", *words)
     assert answer.code == 2
     assert "--latent-size" in answer.err
+
+
+DECODE = """
+import sys
+from latpix.benchmark.memory import status
+from latpix.cli.main import run
+code = run(sys.argv[1:])
+print(code, status("VmHWM"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_the_commands_whole_process_keeps_to_its_limit(latpix, tmp_path):
+    """Imports, weights, decode and the file of the picture, in a process that starts from nothing."""
+    write_latent(tmp_path / "a.safetensors", height=16, width=16)
+    plan = ("plan", "--size", "1024x1024", "--device", "cpu", "--dtype", "float32", "--json")
+    (free,) = latpix(*plan).lines
+    limit = free["peak_bytes"] - 40 * 2**20
+    how = ("--device", "cpu", "--dtype", "float32", "--steps", "1", "--memory-limit", str(limit), "--json")
+    command = [sys.executable, "-c", DECODE, "decode", "a.safetensors", "-o", "a.png", *how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    *rows, last = done.stdout.splitlines()
+    code, peak = (int(word) for word in last.split())
+    assert (code, json.loads(rows[0])["width"]) == (0, 1024)
+    assert 0.5 * limit < peak <= limit
+
+
+def test_memory_that_runs_out_is_a_note_and_the_picture_is_made(latpix, small, tmp_path, monkeypatch):
+    write_latent(tmp_path / "a.safetensors", height=8, width=8)
+    usual, calls = PixelBlock.forward, []
+
+    def forward(self, *given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return usual(self, *given)
+
+    monkeypatch.setattr(PixelBlock, "forward", forward)
+    answer = latpix("decode", "a.safetensors", "-o", "a.png", "--checkpoint", small, "--steps", 1, "--device", "cpu")
+    assert (answer.code, answer.out) == (0, "a.png\n")
+    assert answer.err.startswith("the device cpu ran out of memory; going on with pieces of")
+    assert "Warning" not in answer.err
