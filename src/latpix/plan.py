@@ -238,19 +238,20 @@ class CostModel:
             yield last
         if tile is not None:
             return
-        before, count = last.levers, 1
+        exact, least = last.levers, self.peak_bytes(job, last)
         at_once = self.operations(job.height, job.width, whole, job.steps)
         for side in range(whole - 1, LEAST_TILE - 1, -1):
-            tiles = len(cut_tiles(job.height, job.width, side))
-            if tiles == 1 or (tiles == count and side % 2):
+            last = replace(last, tile=side)
+            peak = self.peak_bytes(job, last)
+            if peak >= least:  # more tiles than before may hold more together than each saves
                 continue
-            count = tiles
+            least = peak
             more = self.operations(job.height, job.width, side, job.steps) / at_once - 1
             lever = (
-                f"{tiles} tiles of {side} latent cells a side, {OVERLAP} shared ({more:+.0%} operations; another "
-                "picture: each tile is placed like a whole one)"
+                f"{len(cut_tiles(job.height, job.width, side))} tiles of {side} latent cells a side, {OVERLAP} shared "
+                f"({more:+.0%} operations; another picture: each tile is placed like a whole one)"
             )
-            yield replace(last, tile=side, levers=(*before, lever))
+            yield replace(last, levers=(*exact, lever))
 
     def _again(self, job: Job, side: int) -> float:
         """Operations of making latent features in every step but the first."""

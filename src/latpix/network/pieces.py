@@ -26,7 +26,8 @@ def cut(count: int, size: int) -> list[slice]:
     """``count`` tokens in pieces of ``size``; a single one while gradients are recorded."""
     if torch.is_grad_enabled():
         return [slice(0, count)]
-    return [slice(start, min(start + size, count)) for start in range(0, count, max(1, size))]
+    size = max(1, size)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def add(x: Float[Tensor, "*n d"], y: Float[Tensor, "*#n d"]) -> Float[Tensor, "*n d"]:
