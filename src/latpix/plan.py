@@ -9,7 +9,7 @@ weight.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -80,10 +80,11 @@ class CostModel:
     dtype: torch.dtype
     on_cpu: bool
     guided: bool = False  # two conditions, one of them of the null caption
-    _cell: int = field(init=False, repr=False, default=0)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_cell", self.config.latent_downsample * self.config.scale)
+    @property
+    def _cell(self) -> int:
+        """Output pixels per side of a latent cell."""
+        return self.config.latent_downsample * self.config.scale
 
     def peak_bytes(self, job: Job, setting: Setting) -> int:
         """Peak memory of a decode: the largest of its stages."""
@@ -141,20 +142,16 @@ class CostModel:
         stream, joint, attended = 4 * d * n + caption, 3 * s * d * (n + text), s * d * (n + text)
         yield stream + 12 * area * n + 6 * area * n  # to patches
         yield stream + joint + tokens * (3 * s * d + 18 * d)
-        yield stream + joint + attended + self._attention_bytes(n + text, d)
+        yield stream + joint + attended
         yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width)
         pixels = (4 * area_e + 4 * d) * n
         pack = 2 if s == 2 and self.on_cpu else 1  # a product in bfloat16 copies its weight into another order
         yield pixels + 3 * s * a * n + patches * area_e * (2 * s + 12 + s) + 2 * area_e * d * s * pack
-        yield pixels + 4 * s * a * n + self._attention_bytes(n, a)
+        yield pixels + 4 * s * a * n
         part = area_e * min(pieces.pixels, area) // area
         weights = 4 * s * d * (area_e + part * (pack - 1))
         yield pixels + s * a * n + patches * (s * area_e + part * (13 * s + 8)) + weights
         yield pixels + 2 * 12 * area * n
-
-    def _attention_bytes(self, tokens: int, width: int) -> int:
-        """Of the attention kernel itself."""
-        return 0
 
     def _base_bytes(self, height: int, width: int) -> int:
         """Of the base decoder's widest moment: the coarse level, and it again or the last level of a band of rows."""
