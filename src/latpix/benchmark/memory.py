@@ -18,6 +18,7 @@ from torch import nn
 from latpix.checkpoints.load import LoadedCheckpoint
 from latpix.checkpoints.registry import Checkpoint, find
 from latpix.decoder import Decoder
+from latpix.devices import resident_bytes
 from latpix.network.model import build
 from latpix.network.precision import resting_dtypes
 
@@ -91,7 +92,7 @@ def run(case: Case) -> Measured:
         caption = torch.randn(1, decoder.checkpoint.network.caption_length, decoder.checkpoint.network.caption_width)
     latent = torch.randn(case.batch, space.channels, case.height, case.width)
     decoder.decode(latent[:1, :, :8, :8], caption=caption, steps=1)  # libraries allocate on first use
-    held = status("VmRSS")
+    held = resident_bytes()
     limit = case.memory_limit if case.over_held is None else held + case.over_held
     plan = decoder.plan(
         height=case.height, width=case.width, batch=case.batch, steps=case.steps, memory_limit=limit, scale=case.scale
