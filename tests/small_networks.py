@@ -90,15 +90,21 @@ def small_inputs(config, *, grid=(4, 6), batch=2, caption_length=5, extra=0, see
     return given
 
 
-def condition_of(network, given):
+def condition_of(network, given, pieces=None):
     """The network's condition for ``small_inputs``, any of which may be left out."""
     height, width = given["x_t"].shape[-2:]
     names = ("latent", "latent_sigma", "caption", "image", "keep")
-    return network.condition(height=height, width=width, **{name: given.get(name) for name in names})
+    return network.condition(height=height, width=width, pieces=pieces, **{name: given.get(name) for name in names})
 
 
-def call(network, given):
-    return network(given["x_t"], given["timestep"], condition_of(network, given))
+def call(network, given, pieces=None):
+    return network(given["x_t"], given["timestep"], condition_of(network, given, pieces))
+
+
+@torch.no_grad()
+def paint(network, given, pieces=None):
+    """The same as a decode does it: in pieces and in place."""
+    return call(network, given, pieces)
 
 
 def close(actual, expected, tolerance=1e-6):

@@ -9,7 +9,7 @@ from latpix import Decoder, Latent
 from latpix.captions.provide import embed
 from latpix.checkpoints.load import LoadedCheckpoint
 from latpix.checkpoints.registry import find
-from latpix.errors import CaptionError, DownloadError, LatentError, MemoryLimitError, OptionError
+from latpix.errors import CaptionError, DownloadError, LatentError, MemoryLimitError, MemoryWarning, OptionError
 from latpix.network.config import NetworkConfig
 from latpix.network.model import Denoiser
 
@@ -170,4 +170,60 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
     limit = tiny.plan(height=64, width=64, tile=24).peak_bytes
     tight = tiny.plan(height=64, width=64, memory_limit=limit)
     assert tight.tiles > 1
-    assert "tiles" in tight.levers[0]
+    assert "tiles" in tight.levers[-1]
+    assert tiny.plan(height=64, width=64, batch=8).peak_bytes > tiny.plan(height=64, width=64).peak_bytes
+    assert (tiny.plan(height=8, width=8, scale=2).height, tiny.plan(height=8, width=8, size=(99, 90)).width) == (
+        256,
+        90,
+    )
+
+
+class RunsOut:
+    """A block's hook: memory runs out at the first calls, as a CPU's allocator says it."""
+
+    def __init__(self, decoder, times):
+        self.left, self.calls = times, 0
+        self.handle = decoder.network.pixel_blocks[0].register_forward_pre_hook(self)
+
+    def __call__(self, *_):
+        self.calls += 1
+        if self.left:
+            self.left -= 1
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
+            )
+
+
+def test_where_memory_runs_out_the_decode_goes_on_with_less_and_says_so(tiny, latent):
+    whole = tiny.decode(latent, steps=1)
+    steps, out = [], RunsOut(tiny, 1)
+    try:
+        with pytest.warns(MemoryWarning, match="ran out of memory; going on with pieces of"):
+            again = tiny.decode(latent, steps=1, on_step=lambda step, *_: steps.append(step))
+    finally:
+        out.handle.remove()
+    torch.testing.assert_close(again, whole)
+    assert tiny.last_setting.levers
+    assert steps == list(range(1, len(latent) + 1))
+
+
+def test_memory_that_runs_out_twice_is_an_error(tiny, latent):
+    out = RunsOut(tiny, 2)
+    try:
+        with pytest.warns(MemoryWarning), pytest.raises(RuntimeError, match="can't allocate"):
+            tiny.decode(latent[:1], steps=1)
+    finally:
+        out.handle.remove()
+    assert out.calls == 2
+
+
+def test_another_error_is_not_taken_for_memory_that_ran_out(tiny, latent):
+    def broken(*_):
+        raise RuntimeError("shapes do not fit")
+
+    handle = tiny.network.pixel_blocks[0].register_forward_pre_hook(broken)
+    try:
+        with pytest.raises(RuntimeError, match="do not fit"):
+            tiny.decode(latent[:1], steps=1)
+    finally:
+        handle.remove()

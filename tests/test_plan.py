@@ -8,8 +8,8 @@ from latpix.devices import parse_bytes
 from latpix.errors import MemoryLimitError, OptionError
 from latpix.network.base_decoder import BAND, BaseDecoder
 from latpix.network.config import NetworkConfig
-from latpix.network.model import build
-from latpix.plan import CostModel
+from latpix.network.model import build, default_pieces
+from latpix.plan import CostModel, Job, Setting
 
 SMALL = NetworkConfig(
     latent_channels=8, width=64, heads=2, depth=2, pixel_width=8, pixel_attention_width=32, pixel_heads=2,
@@ -18,7 +18,11 @@ SMALL = NetworkConfig(
 
 
 def costs(config=SMALL):
-    return CostModel(config, weight_bytes=10**7, dtype=torch.float32, on_cpu=True)
+    return CostModel(config, held=10**7, dtype=torch.float32, on_cpu=True)
+
+
+def peak(height, width, tile, config=SMALL, **job):
+    return costs(config).peak_bytes(Job(height, width, **job), Setting(tile, default_pieces(config), 1))
 
 
 @pytest.mark.parametrize(
@@ -67,28 +71,57 @@ def test_the_base_decoders_operations_are_those_of_its_convolutions_bands_includ
 
 def test_the_base_decoders_coarse_level_is_in_the_peak_whole():
     wide, narrow = (
-        replace(SMALL, image_channels=3, base_widths=(width, 8, 8, 64), base_blocks=(1, 1, 1, 1)) for width in (512, 8)
+        replace(SMALL, image_channels=3, base_widths=(width, 8, 8, 64), base_blocks=(1, 1, 1, 1))
+        for width in (16384, 8)
     )
-    costs_more = costs(wide).peak_bytes(16, 16, 8) - costs(narrow).peak_bytes(16, 16, 8)
-    assert costs_more >= 16 * 16 * (512 - 8) * 4
+    costs_more = peak(16, 16, 8, wide) - peak(16, 16, 8, narrow)
+    assert costs_more >= 16 * 16 * (16384 - 8) * 4
 
 
-def test_a_smaller_tile_never_costs_more_memory_than_the_whole():
-    peaks = [costs().peak_bytes(64, 64, tile) for tile in (8, 16, 32, 64)]
+def test_a_smaller_tile_costs_less_memory_until_the_overlaps_take_it_back():
+    peaks = [peak(64, 64, tile) for tile in (16, 32, 64)]
     assert peaks == sorted(peaks)
 
 
-def test_a_limit_is_met_by_the_largest_tile_that_fits():
-    whole, half = costs().peak_bytes(64, 64, 64), costs().peak_bytes(64, 64, 32)
-    assert costs().choose_tile(64, 64, whole) == (64, ())
-    side, levers = costs().choose_tile(64, 64, half)
-    assert 32 <= side < 64
-    assert str(side) in levers[0]
-    assert costs().peak_bytes(64, 64, side) <= half
+def test_each_way_takes_less_memory_than_the_one_before_and_exact_ones_come_first():
+    job = Job(64, 64, batch=3)
+    settings = list(costs().settings(job))
+    peaks = [costs().peak_bytes(job, setting) for setting in settings]
+    assert peaks == sorted(peaks, reverse=True)
+    assert [len(setting.levers) for setting in settings[:4]] == [0, 1, 2, 3]
+    assert [words.split()[0] for words in settings[4].levers] == ["pieces", "one", "latent", "4"]
+    assert {setting.tile for setting in settings[:4]} == {64}
+    assert settings[2].batch == 1
+    assert "the same picture" in settings[3].levers[2]
+    assert "another picture" in settings[4].levers[3]
+
+
+def test_pictures_that_must_stay_together_are_not_split():
+    assert {setting.batch for setting in costs().settings(Job(16, 16, batch=3), may_split=False)} == {3}
+
+
+def test_a_limit_is_met_by_the_first_way_that_fits():
+    job = Job(64, 64)
+    whole, half = peak(64, 64, 64), peak(64, 64, 32)
+    assert costs().choose(job, whole).levers == ()
+    chosen = costs().choose(job, half)
+    assert chosen.tile >= 32
+    assert costs().peak_bytes(job, chosen) <= half
 
 
 def test_a_limit_too_small_names_the_smallest_that_would_do():
+    job = Job(64, 64)
     with pytest.raises(MemoryLimitError, match="MiB") as refusal:
-        costs().choose_tile(64, 64, 2**20)
+        costs().choose(job, 2**20)
     least = int(str(refusal.value).split("fits into is ")[1].split(" MiB")[0])
-    costs().choose_tile(64, 64, least * 2**20)  # and that one does
+    costs().choose(job, least * 2**20)  # and that one does
+    with pytest.raises(MemoryLimitError):
+        costs().choose(job, (least - 1) * 2**20)
+
+
+def test_the_batch_and_the_resampled_pictures_are_counted():
+    picture = 12 * (16 * 64) ** 2
+    small = replace(SMALL, latent_downsample=16)
+    alone = peak(16, 16, 16, small)
+    assert costs(small).peak_bytes(Job(16, 16, batch=4), Setting(16, default_pieces(small), 4)) >= alone + 3 * picture
+    assert peak(16, 16, 16, small, output=16 * (16 * 64) ** 2) >= 17 * picture

@@ -5,6 +5,7 @@
 Letters: b batch, c latent channels, h and w latent cells, H and W output pixels.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -16,15 +17,16 @@ from torch import Tensor
 
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
-from latpix.devices import parse_bytes, pick_device, pick_dtype
-from latpix.errors import CheckpointError, OptionError
+from latpix.devices import free_memory, is_out_of_memory, parse_bytes, pick_device, pick_dtype, resident_bytes
+from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError
 from latpix.files.latent_files import Latent
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
 from latpix.network.layers import TIMESTEP_SCALE
 from latpix.network.model import build
+from latpix.network.precision import resting_dtypes
 from latpix.per_picture import captions_of, seeds_of, sigmas_of
-from latpix.plan import CostModel, Plan, operations_per_second
+from latpix.plan import PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
 from latpix.sampling.guidance import guide
 from latpix.sampling.noise import noise_field
 from latpix.sampling.samplers import Denoise, OnStep, sample_multistep, sample_ode, sample_renoise
@@ -33,6 +35,8 @@ from latpix.tiling import Tile, cut_tiles, tiled
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
 SCALES = (0.5, 16.0)
+PAGE = 4096  # bytes of a file that are read together
+LESS = 0.15  # of what a decode takes: the least that a way to go on must save
 
 
 class Decoder:
@@ -43,6 +47,7 @@ class Decoder:
         self.network = loaded.network
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
+        self.last_setting: Setting | None = None  # how the last decode was done
 
     @classmethod
     def load(
@@ -131,7 +136,8 @@ class Decoder:
             scale: output side / native side; another than the trained one is resampled afterwards.
             size: (height, width) of the output in pixels, instead of ``scale``.
             tile: ``auto``, ``off``, or a side in latent cells.
-            memory_limit: such as ``"6GiB"``; a decode that does not fit is cut into tiles, or refused.
+            memory_limit: such as ``"6GiB"``, of the whole process on a CPU, else of the accelerator; what does not
+                fit is done in smaller pieces, then in tiles, or refused (``plan`` tells).
             on_step: called as ``on_step(step, steps, x0)`` after each step; steps count those of the whole batch.
 
         Returns:
@@ -140,6 +146,8 @@ class Decoder:
         Raises:
             LatentError: the latent is not one of the checkpoint's space.
             OptionError, ScheduleError, CaptionError, MemoryLimitError: an argument outside what the checkpoint can do.
+
+        Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once.
         """
         story = latent if isinstance(latent, Latent) else Latent(tensor=latent, space=self.checkpoint.space)
         self._check_space(story)
@@ -154,23 +162,43 @@ class Decoder:
             model=caption_model,
             device=self.device,
         )
-        side, _ = self._tile(max(h, LEAST_CELLS), max(w, LEAST_CELLS), tile, memory_limit)
         count = len(self._times(steps, h, w)) - 1
         target = self._target(story, scale, size)
-        pictures = []
-        for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
-            report = _count_on(on_step, k * count, batch * count)
+        job = self._job(h, w, batch=batch, steps=count, target=target)
+        self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
+        retried = False
+
+        def picture(k: int) -> Tensor:
+            assert self.last_setting is not None
             painted = self._paint(
                 story.tensor[k : k + 1].to(self.device, torch.float32),
                 latent_sigma=sigmas[k],
                 captions=[None if c is None else c[k : k + 1] for c in captions],
                 seed=seeds[k],
                 steps=steps,
-                side=side,
-                on_step=report,
+                setting=self.last_setting,
+                on_step=_count_on(on_step, k * count, batch * count),
             )
-            pictures.append(self._fit(painted, story, target))
-        return torch.cat(pictures)
+            return self._fit(painted, story, target)
+
+        pictures: Tensor | None = None
+        for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
+            one: Tensor | None = None
+            try:
+                one = picture(k)
+            except (RuntimeError, MemoryError) as error:
+                if retried or not is_out_of_memory(error):
+                    raise
+            if one is None:  # not in the except clause: there the error holds what was alive when it was raised
+                free_memory()
+                self.last_setting, retried = self._following(job, self.last_setting, tile), True
+                one = picture(k)
+            if batch == 1:
+                return one.contiguous()
+            pictures = one.new_empty(batch, *one.shape[1:]) if pictures is None else pictures
+            pictures[k] = one[0]
+        assert pictures is not None
+        return pictures
 
     def plan(
         self,
@@ -181,24 +209,31 @@ class Decoder:
         steps: int | None = None,
         tile: int | str = "auto",
         memory_limit: str | int | None = None,
+        scale: float | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Plan:
         """What decoding ``batch`` latents of ``height`` x ``width`` cells will cost, without running it.
 
+        Other arguments as of ``decode``. The peak counts what the process holds already (on a CPU), all pictures of the
+        batch, and resampling.
+
         Raises:
-            MemoryLimitError: nothing fits into ``memory_limit``.
+            MemoryLimitError: nothing fits into ``memory_limit``; the message names the smallest that would do.
         """
         h, w = max(height, LEAST_CELLS), max(width, LEAST_CELLS)
-        side, levers = self._tile(h, w, tile, memory_limit)
         cell, costs = self.space.downsample * self.checkpoint.scale, self._costs()
-        operations = batch * costs.operations(h, w, side, len(self._times(steps, h, w)) - 1)
+        native = Latent(tensor=torch.empty(1, 1, height, width, device="meta"), space=self.checkpoint.space)
+        target = self._target(native, scale, size)
+        job = self._job(h, w, batch=batch, steps=len(self._times(steps, h, w)) - 1, target=target)
+        setting = self._choose(job, tile, memory_limit, may_split=True)
+        operations = batch * costs.operations(h, w, setting.tile, job.steps)
         return Plan(
-            height=height * cell,
-            width=width * cell,
-            peak_bytes=costs.peak_bytes(h, w, side) + (batch - 1) * 12 * h * w * cell * cell,
+            height=height * cell if target is None else target[0],
+            width=width * cell if target is None else target[1],
+            peak_bytes=costs.peak_bytes(job, setting),
             seconds=operations / operations_per_second(self.device, self.dtype),
-            levers=levers,
-            tiles=len(cut_tiles(h, w, side)),
-            tile=side,
+            setting=setting,
+            tiles=len(cut_tiles(h, w, setting.tile)),
         )
 
     def _paint(
@@ -209,23 +244,23 @@ class Decoder:
         captions: Sequence[Tensor | None],
         seed: int,
         steps: int | None,
-        side: int,
+        setting: Setting,
         on_step: OnStep,
     ) -> Float[Tensor, "1 3 H W"]:
         """One picture at the trained scale, not cropped."""
         _, _, h, w = latent.shape
         bottom, right = max(0, LEAST_CELLS - h), max(0, LEAST_CELLS - w)
         latent = F.pad(latent, (0, right, 0, bottom), mode="replicate")
-        tiles = cut_tiles(latent.shape[2], latent.shape[3], side)
+        tiles = cut_tiles(latent.shape[2], latent.shape[3], setting.tile)
         cell = self.space.downsample * self.checkpoint.scale
         base = self.network.base_decoder
         image = None if base is None else base.paint(latent, torch.full((1,), latent_sigma, device=self.device))
         caption, null_caption = captions
-        conditional = self._denoiser(latent, image, latent_sigma, caption, tiles)
+        conditional = self._denoiser(latent, image, latent_sigma, caption, tiles, setting)
         defaults = self.checkpoint.sampling
         denoise = conditional
         if null_caption is not None:
-            unconditional = self._denoiser(latent, image, latent_sigma, null_caption, tiles)
+            unconditional = self._denoiser(latent, image, latent_sigma, null_caption, tiles, setting)
             denoise = guide(conditional, unconditional, defaults.guidance_scale)
         noise = noise_field([seed], 3, latent.shape[2] * cell, latent.shape[3] * cell, device=self.device)
         sample = {"sde": sample_renoise, "ode": sample_ode}[defaults.sampler]
@@ -242,6 +277,7 @@ class Decoder:
         latent_sigma: float,
         caption: Tensor | None,
         tiles: Sequence[Tile],
+        setting: Setting,
     ) -> Denoise:
         """The network with its condition bound, tile by tile."""
         cell = self.space.downsample * self.checkpoint.scale
@@ -254,6 +290,7 @@ class Decoder:
                 latent_sigma=torch.full((1,), latent_sigma, device=self.device),
                 caption=caption,
                 image=None if image is None else tile.crop(image, cell),
+                pieces=setting.pieces,
             )
             return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
 
@@ -276,27 +313,72 @@ class Decoder:
     def _check_space(self, latent: Latent) -> None:
         check_latent(latent.tensor, self.checkpoint.space, given=latent.space, checkpoint=self.checkpoint.name)
 
-    def _costs(self) -> CostModel:
-        weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
-        return CostModel(self.checkpoint.network, weights, self.dtype, self.device.type == "cpu")
+    def _costs(self, held: int | None = None) -> CostModel:
+        row, on_cpu = self.checkpoint, self.device.type == "cpu"
+        return CostModel(row.network, self._held() if held is None else held, self.dtype, on_cpu, guided=row.guided)
 
-    def _tile(self, h: int, w: int, tile: int | str, limit: str | int | None) -> tuple[int, tuple[str, ...]]:
-        """The side of a tile in cells, and the levers that were pulled to fit the limit."""
-        whole = max(h, w)
-        bytes_limit = None if limit is None else parse_bytes(limit)
+    def _held(self) -> int:
+        """Bytes that are there before a decode: weights, and on a CPU what else the process holds."""
+        resting = resting_dtypes(self.network, self.dtype)
+        weights = sum(p.numel() * resting[name].itemsize for name, p in self.network.named_parameters())
+        if self.device.type != "cpu":
+            return weights
+        here = not any(p.is_meta for p in self.network.parameters())
+        for p in self.network.parameters() if here else ():
+            p.flatten()[:: PAGE // p.element_size()].sum()  # a mapped file's pages count once they were read
+        resident = resident_bytes()
+        return resident if here and resident else weights + (resident or PROCESS_BYTES)
+
+    def _job(self, h: int, w: int, *, batch: int, steps: int, target: tuple[int, int] | None) -> Job:
+        h, w = max(h, LEAST_CELLS), max(w, LEAST_CELLS)
+        return Job(h, w, batch=batch, steps=steps, output=None if target is None else target[0] * target[1])
+
+    def _choose(self, job: Job, tile: int | str, limit: str | int | None, *, may_split: bool) -> Setting:
+        """The quickest way that fits the limit; ``may_split``: pictures of a batch may be handed over one by one."""
+        bytes_limit, side = None if limit is None else parse_bytes(limit), self._side(job, tile)
+        if bytes_limit is None:
+            return next(self._costs(held=0).settings(job, tile=side))
+        costs = self._costs()
+        try:
+            return costs.choose(job, bytes_limit, tile=side, may_split=may_split)
+        except MemoryLimitError:
+            if side is None:
+                raise
+            costs.choose(job, bytes_limit, may_split=may_split)  # says what would fit, if nothing does
+            raise OptionError(
+                f'tile {tile} does not fit into {limit}; leave tile at "auto" to have one chosen that does.'
+            ) from None
+
+    def _following(self, job: Job, failed: Setting, tile: int | str) -> Setting:
+        """The next way that takes a good deal less memory than one that ran out of it, with a word on it.
+
+        Raises:
+            MemoryLimitError: there is none.
+        """
+        costs = self._costs()
+        most = costs.held + (1 - LESS) * (costs.peak_bytes(job, failed) - costs.held)
+        for setting in costs.settings(job, tile=self._side(job, tile), may_split=False):
+            if costs.peak_bytes(job, setting) <= most:
+                warnings.warn(
+                    f"the device {self.device} ran out of memory; going on with {', '.join(setting.levers)}.",
+                    MemoryWarning,
+                    stacklevel=3,
+                )
+                return setting
+        raise MemoryLimitError(
+            f"the device {self.device} has too little memory for this, and nothing takes less: decode a smaller latent."
+        )
+
+    def _side(self, job: Job, tile: int | str) -> int | None:
+        """The side of a tile that was asked for; None leaves it to the plan."""
         if tile == "auto":
-            return self._costs().choose_tile(h, w, bytes_limit)
+            return None
         if tile != "off" and (not isinstance(tile, int) or tile < LEAST_CELLS):
             raise OptionError(
                 f'tile is {tile!r}; expected "auto", "off" or a side of at least {LEAST_CELLS} latent cells.'
             )
-        side = whole if isinstance(tile, str) else min(tile, whole)
-        if bytes_limit is not None and self._costs().peak_bytes(h, w, side) > bytes_limit:
-            self._costs().choose_tile(h, w, bytes_limit)  # says what would fit, if nothing does
-            raise OptionError(
-                f'tile {tile} does not fit into {limit}; leave tile at "auto" to have one chosen that does.'
-            )
-        return side, ()
+        whole = max(job.height, job.width)
+        return whole if isinstance(tile, str) else min(tile, whole)
 
     def _target(self, latent: Latent, scale: float | None, size: tuple[int, int] | None) -> tuple[int, int] | None:
         """Height and width to resample to; None keeps what the network paints."""
@@ -330,7 +412,7 @@ class Decoder:
         pixels = pixels[..., :height, :width]
         if target is None or target == (height, width):
             return pixels
-        return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp(-1, 1)
+        return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp_(-1, 1)
 
 
 def _count_on(on_step: OnStep | None, done: int, steps: int) -> Callable[[int, int, Tensor], None]:

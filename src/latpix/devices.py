@@ -1,6 +1,9 @@
 """Which device and which numeric type ``auto`` means here, and how its memory is counted and given back."""
 
+import ctypes
 import gc
+import sys
+from pathlib import Path
 
 import torch
 
@@ -67,9 +70,22 @@ def free_memory() -> None:
         torch.xpu.empty_cache()
 
 
+def resident_bytes() -> int:
+    """Resident memory of this process, after what the C library keeps for later is given back; 0 where nobody tells."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device had too little memory; a CPU's allocator has no class of its own for that."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(one in str(error) for one in words)
 
 
 def parse_bytes(text: str | int) -> int:

@@ -16,6 +16,8 @@
     ├── DataError           shards of training samples that are missing, damaged, or not what the loader needs
     └── TrainingError       a run that cannot go on: its loss is no number, its folder holds another run
 
+One warning, ``MemoryWarning``: memory ran out, and the work went on in a way that takes less.
+
 A message says what came, what was expected and what to do. People's mistakes raise these at the edge; ``assert`` states
 what only a bug of ours could break.
 """
@@ -90,3 +92,7 @@ class DataError(LatpixError):
 
 class TrainingError(LatpixError):
     """A training run cannot go on."""
+
+
+class MemoryWarning(RuntimeWarning):
+    """Memory ran out, and the work went on in a way that takes less."""

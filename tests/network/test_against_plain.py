@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from small_networks import FORMS, SMALL, SMALL_V1_5, call, close, condition_of, small_inputs, small_network
+from small_networks import FORMS, SMALL, SMALL_V1_5, call, close, condition_of, paint, small_inputs, small_network
 
 from latpix.benchmark import plain
+from latpix.network.pieces import Pieces
 
 # patch, downsample, scale, unpatchify; in the order of patches per cell: 4, 4, 3, 2, 1, 1, 1, 1/2, 1/2, 1/4
 GEOMETRIES = [
@@ -82,14 +83,19 @@ def test_any_configuration_computes_what_the_plain_implementation_does(
         del inputs[name]
     if keep is not None:
         inputs["keep"] = torch.tensor(keep)
-    close(call(network, inputs), plainly(network, inputs))
+    expected = plainly(network, inputs)
+    close(call(network, inputs), expected)
+    if keep is None:
+        close(paint(network, inputs, Pieces(tokens=7, patches=5, keep_features=seed % 2 == 0)), expected)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 7), (5, 1), (7, 9)])
 @pytest.mark.parametrize("form", FORMS)
 def test_any_size_computes_what_the_plain_implementation_does(form, grid):
     network, inputs = small_network(FORMS[form]), small_inputs(FORMS[form], grid=grid, batch=1)
-    close(call(network, inputs), plainly(network, inputs))
+    expected = plainly(network, inputs)
+    close(call(network, inputs), expected)
+    close(paint(network, inputs), expected)
 
 
 @pytest.mark.parametrize(("tap", "depth"), [(-1, 0), (-1, 2), (1, 2), (2, 2)])

@@ -7,11 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import FORMS, SMALL, SMALL_TINY, SMALL_V1_5, call, close, condition_of, small_inputs, small_network
+from small_networks import (
+    FORMS,
+    SMALL,
+    SMALL_TINY,
+    SMALL_V1_5,
+    call,
+    close,
+    condition_of,
+    paint,
+    small_inputs,
+    small_network,
+)
 
 import latpix.network
+from latpix.network.attention import make_scopes
 from latpix.network.config import PIXELDIT, V1, V1_5
 from latpix.network.model import Denoiser, build
+from latpix.network.pieces import Pieces
 
 
 def one_of(given, k):
@@ -93,27 +106,70 @@ def test_what_does_not_depend_on_time_is_computed_once_per_decode():
     assert before == len(calls) == 2 + SMALL_V1_5.latent_outputs
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 24, 47])
-def test_the_pixel_path_in_pieces_is_the_pixel_path_at_once(chunk):
+def test_a_decode_reads_its_inputs_and_writes_none_of_them():
+    """It works in place: what the next step reads again must not be what it works in."""
     network, given = small_network(SMALL_V1_5), small_inputs(SMALL_V1_5)
-    results = []
-    for size in (10**6, chunk):
-        for block in network.pixel_blocks:
-            block.chunk = size
-        with torch.no_grad():
-            results.append(call(network, given))
-    close(results[1], results[0])
+    condition, before = condition_of(network, given), {name: value.clone() for name, value in given.items()}
+    with torch.no_grad():
+        first, second = (network(given["x_t"], given["timestep"], condition) for _ in range(2))
+    assert torch.equal(first, second)
+    assert all(torch.equal(given[name], before[name]) for name in given)
+
+
+@pytest.mark.parametrize("form", ["v1.5", "tiny"])
+def test_maps_of_the_patch_path_stay_what_they_were_when_later_blocks_run(form):
+    network, given = small_network(FORMS[form]), small_inputs(FORMS[form])
+    condition = condition_of(network, given)
+    recorded = network.features(given["x_t"], given["timestep"], condition, (0, 1, 2))
+    with torch.no_grad():
+        found = network.features(given["x_t"], given["timestep"], condition, (0, 1, 2))
+    for one, expected in zip(found, recorded, strict=True):
+        close(one, expected)
+
+
+@pytest.mark.parametrize("pieces", [(1, 1, 64), (5, 7, 13), (47, 11, 1)])
+@pytest.mark.parametrize("keep_features", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_decode_in_pieces_is_the_call_that_records_gradients(form, keep_features, pieces):
+    network, given = small_network(FORMS[form]), small_inputs(FORMS[form])
+    tokens, patches, pixels = pieces
+    cut = Pieces(tokens=2 * tokens, patches=2 * patches, pixels=pixels, keep_features=keep_features)  # a batch of two
+    close(paint(network, given, cut), call(network, given))
+
+
+def test_without_kept_features_none_is_there():
+    network, given = small_network(SMALL_V1_5), small_inputs(SMALL_V1_5)
+    features = condition_of(network, given, Pieces(keep_features=False)).features
+    assert (features.per_gate, features.pixel) == ((), None)
+    assert features.tokens.shape == (2, 24, SMALL_V1_5.latent_width)
+
+
+def test_a_decode_makes_no_caption_tokens_that_nobody_reads():
+    network, given, ran = small_network(SMALL), small_inputs(SMALL), []
+    for i, block in enumerate(network.patch_blocks):
+        block.caption.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
+        block.caption.out.register_forward_hook(lambda *_, i=i: ran.append(i))
+    paint(network, given)
+    assert ran == [0, 0, 1, 1]
 
 
 def test_training_gets_the_gradients_of_the_unchunked_path():
     network, given = small_network(SMALL_V1_5).requires_grad_(True), small_inputs(SMALL_V1_5)
-    for block in network.pixel_blocks:
-        block.chunk = 5
-    painted = call(network, given)
+    cut = Pieces(tokens=5, patches=5)
+    painted = call(network, given, cut)
     painted.square().mean().backward()
-    with torch.no_grad():
-        close(call(network, given), painted.detach())
+    close(paint(network, given, cut), painted.detach())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.pixel_blocks.parameters())
+
+
+def test_tables_are_made_once_for_a_size_and_serve_training_too():
+    network, given = small_network(SMALL), small_inputs(SMALL)
+    make_scopes.cache_clear()
+    with torch.inference_mode():
+        first = condition_of(network, given)
+    assert condition_of(network, given).patch_scopes[0] is first.patch_scopes[0]
+    network.requires_grad_(True)
+    call(network, given).sum().backward()  # a table that inference mode made could not be kept for this
 
 
 def test_dropped_latent_features_leave_a_network_without_latent():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_networks import SMALL_TINY, call, close, small_inputs, small_network
 
+from latpix.network import attention
 from latpix.network.attention import cut_windows, make_scopes
 
 SHALLOW = replace(SMALL_TINY, depth=1, pixel_depth=1, latent_depth=0)
@@ -40,19 +41,34 @@ def test_one_window_as_large_as_the_grid_is_whole_attention(side):
     close(call(network, given), call(whole, given))
 
 
+def attend(scope, q, k, v):
+    everywhere = slice(0, q.shape[1])
+    return scope.attend(scope.turn(q, everywhere), scope.turn(k, everywhere), v)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (5, 7), (1, 1)])
+def test_windows_in_groups_are_the_windows_at_once(grid, monkeypatch):
+    monkeypatch.setattr(attention, "GROUP", 3)
+    q, k, v = torch.randn(3, 2, grid[0] * grid[1], 2, 8).unbind(0)
+    for scope in make_scopes(*grid, 8, reference=None, window=2):
+        at_once = attend(scope, q, k, v)
+        with torch.no_grad():
+            assert torch.equal(attend(scope, q, k, v), at_once)
+
+
 def test_a_window_is_placed_like_a_whole_picture_of_its_size():
     """Four windows of 2x2 patches compute what four pictures of 2x2 patches would."""
     q, k, v = torch.randn(3, 1, 16, 2, 8).unbind(0)
     scope, _ = make_scopes(4, 4, 8, reference=(2, 4), window=2)
     alone, _ = make_scopes(2, 2, 8, reference=(2, 4), window=None)
     corner = torch.tensor([10, 11, 14, 15])  # the last window's patches
-    close(scope.attend(q, k, v)[:, corner], alone.attend(q[:, corner], k[:, corner], v[:, corner]))
+    close(attend(scope, q, k, v)[:, corner], attend(alone, q[:, corner], k[:, corner], v[:, corner]))
 
 
 def test_padding_is_never_looked_at():
     q, k, v = torch.randn(3, 1, 9, 2, 8).unbind(0)
     _, odd = make_scopes(3, 3, 8, reference=None, window=2)
-    attended = odd.attend(q, k, v)
+    attended = attend(odd, q, k, v)
     assert torch.allclose(attended[:, 0], v[:, 0].flatten(1))  # a corner patch, alone in its window, sees itself
 
 

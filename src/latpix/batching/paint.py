@@ -211,8 +211,8 @@ class Painter:
             if not is_out_of_memory(error):
                 raise
             raise MemoryLimitError(
-                f"the device {self.decoder.device} has too little memory for this: set a memory limit, a smaller tile, "
-                "or a smaller batch."
+                f"the device {self.decoder.device} has too little memory for this, tried twice: set a memory limit, a "
+                "smaller tile, or a smaller batch."
             ) from error
 
     def _save(self, task: Task, latent: Latent, pixels: Float[Tensor, "3 H W"], seconds: float) -> Result | Failure:
@@ -223,7 +223,6 @@ class Painter:
         story = story_of(
             self.decoder,
             latent,
-            self._plan(task.job),
             loaded.origin,
             index=task.output.index,
             size=(height, width),
@@ -304,6 +303,8 @@ class Painter:
                 steps=self.painting.steps,
                 tile=self.painting.tile,
                 memory_limit=self.painting.memory_limit,
+                scale=self.painting.scale,
+                size=self.painting.size,
             )
         return self._plans[h, w]
 

@@ -11,9 +11,9 @@ from latpix import __version__
 from latpix.backbones.encode import PictureCodec
 from latpix.backbones.vae import Vae
 from latpix.batching.inputs import Kind
-from latpix.decoder import Decoder
+from latpix.decoder import LEAST_CELLS, Decoder
 from latpix.files.latent_files import Latent
-from latpix.plan import Plan
+from latpix.tiling import cut_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,6 @@ def file_sha256(path: Path) -> str:
 def story_of(
     decoder: Decoder,
     latent: Latent,
-    plan: Plan,
     origin: Origin,
     *,
     index: int,
@@ -64,9 +63,8 @@ def story_of(
     """What a picture carries.
 
     Args:
-        decoder: that painted it.
+        decoder: that painted it, and nothing since.
         latent: that it was painted from, with the latent_sigma that was told.
-        plan: of the decode.
         origin: of the latent.
         index: of the picture in its latent file.
         size: (height, width) of the picture.
@@ -74,6 +72,8 @@ def story_of(
         caption_embedding: how the caption was embedded, where the checkpoint reads it.
     """
     height, width = size
+    tile = decoder.last_setting.tile if decoder.last_setting else max(latent.tensor.shape[-2:])
+    cells = (max(side, LEAST_CELLS) for side in latent.tensor.shape[-2:])
     native = latent.native_height or latent.tensor.shape[-2] * decoder.space.downsample
     return {
         "made_by": f"latpix {__version__}",
@@ -85,8 +85,8 @@ def story_of(
         "height": height,
         "width": width,
         "scale": height / native,
-        "tiles": plan.tiles,
-        "tile": plan.tile,
+        "tiles": len(cut_tiles(*cells, tile)),
+        "tile": tile,
         "caption": caption,
         "caption_embedding": caption_embedding,
         "dtype": str(decoder.dtype).removeprefix("torch."),

@@ -10,14 +10,16 @@
 """
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
 from latpix import __version__
 from latpix.cli.screen import FAILED, Screen
-from latpix.errors import LatpixError, UsageError
+from latpix.errors import LatpixError, MemoryWarning, UsageError
 
 # In the order of --help.
 COMMANDS = (
@@ -27,6 +29,7 @@ COMMANDS = (
     "decode",
     "generate",
     "caption",
+    "plan",
     "checkpoints",
     "data",
     "train",
@@ -61,7 +64,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and give its exit code."""
     screen = Screen()
     try:
-        code = latpix.main(args=arguments, prog_name="latpix", standalone_mode=False, obj=screen)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", MemoryWarning)
+            warnings.showwarning = _showing(screen, warnings.showwarning)
+            code = latpix.main(args=arguments, prog_name="latpix", standalone_mode=False, obj=screen)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, click.Abort):
         screen.error("interrupted; what was finished is there.")
@@ -72,6 +78,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except LatpixError as error:
         screen.error(f"{type(error).__name__}: {error}", error)
         return MISUSED if isinstance(error, UsageError) else FAILED
+
+
+def _showing(screen: Screen, usual: Callable[..., None]) -> Callable[..., None]:
+    """Python's way to show warnings, ours as notes."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, MemoryWarning):
+            screen.note(str(message))
+        else:
+            usual(message, category, *where)
+
+    return show
 
 
 def main() -> None:

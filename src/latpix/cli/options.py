@@ -150,7 +150,19 @@ existing = click.option(
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be made; make nothing.")
 memory_limit = click.option(
-    "--memory-limit", metavar="6GiB", help="A job that does not fit is cut into tiles, or refused."
+    "--memory-limit",
+    metavar="6GiB",
+    help="What does not fit is done in smaller pieces, then tiles, or refused; see `latpix plan`.",
+)
+tile_option = click.option(
+    "--tile", type=tile, default="auto", metavar="auto|off|N", help="Side of the tiles that a large job is cut into."
+)
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Pictures of one shape handed over together; each is still painted alone.",
 )
 painting = stacked(
     caption,
@@ -161,21 +173,9 @@ painting = stacked(
     click.option(
         "--size", type=size, metavar="WxH", help="Of the output, instead of --scale; the picture is stretched to it."
     ),
-    click.option(
-        "--tile",
-        type=tile,
-        default="auto",
-        metavar="auto|off|N",
-        help="Side of the tiles that a large job is cut into.",
-    ),
+    tile_option,
     memory_limit,
-    click.option(
-        "--batch",
-        type=click.IntRange(min=1),
-        default=1,
-        metavar="N",
-        help="Pictures of one shape handed over together; each is still painted alone.",
-    ),
+    batch_option,
 )
 latent_sigma = click.option(
     "--latent-sigma",

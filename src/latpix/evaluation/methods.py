@@ -175,7 +175,8 @@ def _painted(
             ).cpu()
             seconds = time.perf_counter() - start
             cells: tuple[int, int] = (latent.tensor.shape[2], latent.tensor.shape[3])
-            side = decoder.plan(height=cells[0], width=cells[1], steps=painting.steps, **how).tile
+            assert decoder.last_setting is not None
+            side = decoder.last_setting.tile
             cell = reference.cell
             reference = Reference(**{**vars(reference), "seams": _seams(cells, side, cell, (height, width))})
             return Result(pixels=pixels, reference=reference, seconds=seconds, peak_bytes=_peak(decoder.device))

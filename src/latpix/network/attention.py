@@ -3,15 +3,20 @@
 Scale is head_width^-0.5; no mask but the one that hides the padding of windows at the border; no dropout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latpix.network.pieces import cut
 from latpix.network.rope import Rotation, grid_rotation, rotate
+
+GROUP = 16  # windows that attend together where no gradient is recorded
+TABLES = 8  # of positions that are kept, each of one size: tiles of a picture share theirs, steps and pictures too
 
 Heads = Float[Tensor, "b n heads k"]
 SeenHeads = Float[Tensor, "b m heads k"]  # keys and values, of which there may be more than queries
@@ -45,6 +50,11 @@ class Windows:
     def merge(self, x: Float[Tensor, "b_windows area width"], batch: int) -> Float[Tensor, "b n width"]:
         return x.unflatten(0, (batch, -1)).flatten(1, 2)[:, self.place]
 
+    def groups(self, size: int) -> Iterator["Windows"]:
+        """The same windows, ``size`` at a time; ``place`` is not theirs."""
+        for some in cut(len(self.index), size):
+            yield Windows(self.index[some], self.inside[some], self.place, self.padded)
+
     def mask(self, batch: int) -> Bool[Tensor, "b_windows 1 1 area"] | None:
         return self.inside.repeat(batch, 1)[:, None, None] if self.padded else None
 
@@ -72,25 +82,49 @@ def cut_windows(rows: int, columns: int, side: int, *, shift: int, device: torch
 class Scope:
     """What image attention may see in one block, and where its tokens are: made once per picture size."""
 
-    rotation: Rotation
+    rotation: Rotation  # of every patch; of every place in a window, where attention has windows
     windows: Windows | None = None
     # Where a picture's patches are shared out: from this process's keys or values to those of all, in their order.
     everyone: Callable[[Tensor], Tensor] | None = None
 
-    def attend(self, q: Heads, k: Heads, v: Heads) -> Float[Tensor, "b n width"]:
-        """Self-attention of image tokens; queries and keys are rotated here."""
+    def turn(self, x: Heads, rows: slice) -> Heads:
+        """Rotate queries or keys of the patches ``rows``."""
+        at: slice | Tensor = rows
+        if self.windows is not None:
+            at = self.windows.place[rows] % self.windows.index.shape[1]
+        return rotate(x, Rotation(self.rotation.cos[at], self.rotation.sin[at]))
+
+    def attend(self, q: Heads, k: SeenHeads, v: SeenHeads) -> Float[Tensor, "b n width"]:
+        """Self-attention of image tokens, whose queries and keys are rotated."""
         if self.windows is None:
-            return attend(rotate(q, self.rotation), self.seen(rotate(k, self.rotation)), self.seen(v))
-        batch = len(q)
-        q, k, v = (self.windows.split(x) for x in (q, k, v))
-        out = attend(rotate(q, self.rotation), rotate(k, self.rotation), v, self.windows.mask(batch))
-        return self.windows.merge(out, batch)
+            return attend(q, k, v)
+        windows, batch = self.windows, len(q)
+        if torch.is_grad_enabled():
+            split = (windows.split(x) for x in (q, k, v))
+            return windows.merge(attend(*split, windows.mask(batch)), batch)
+        out = torch.empty_like(v)
+        for some in windows.groups(max(1, GROUP // batch)):
+            found = attend(*(some.split(x) for x in (q, k, v)), some.mask(batch))  # [b windows, area, width]
+            found = found.unflatten(0, (batch, -1)).unflatten(-1, v.shape[2:])
+            out[:, some.index[some.inside]] = found[:, some.inside]
+        return out.flatten(2)
 
     def seen(self, x: Heads) -> SeenHeads:
         """The keys or values that queries see: those of the whole picture."""
         return x if self.everyone is None else self.everyone(x)
 
+    def rows(self, count: int, size: int) -> list[slice]:
+        """``count`` patches in pieces of ``size``; in one where their keys go to other processes."""
+        return cut(count, size if self.everyone is None else count)
 
+    def lengths(self, count: int, before: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+        """Of queries, keys and values of ``count`` patches and what stands ``before`` them (queries, keys); none known
+        where others' keys come in."""
+        queries, keys = before
+        return (queries + count, keys + count, keys + count) if self.everyone is None else ()
+
+
+@lru_cache(TABLES)
 def make_scopes(
     rows: int,
     columns: int,
@@ -101,6 +135,18 @@ def make_scopes(
     device: torch.device | None = None,
 ) -> tuple[Scope, Scope]:
     """The scopes that even and odd blocks use; the same one twice where attention sees the whole picture."""
+    with torch.inference_mode(False), torch.no_grad():  # whoever asks first, all may use it
+        return _scopes(rows, columns, head_width, reference, window, device)
+
+
+def _scopes(
+    rows: int,
+    columns: int,
+    head_width: int,
+    reference: tuple[int, int] | None,
+    window: int | None,
+    device: torch.device | None,
+) -> tuple[Scope, Scope]:
     if window is None:
         whole = Scope(grid_rotation(rows, columns, head_width, reference=reference, device=device))
         return whole, whole

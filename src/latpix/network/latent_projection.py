@@ -100,10 +100,11 @@ class RGBHead(nn.Module):
 
 @dataclass(frozen=True)
 class LatentFeatures:
-    """What the blocks read of the latent."""
+    """What the blocks read of the latent: features, or the tokens that each gate's are made of when it runs."""
 
     per_gate: tuple[Float[Tensor, "b n d"], ...]
     pixel: Float[Tensor, "b n d"] | None = None  # for the gate before the pixel blocks
+    tokens: Float[Tensor, "b n g"] | None = None  # then there are no features
     rgb_source: Float[Tensor, "b g rows columns"] | None = None  # what the RGB head reads
 
 
@@ -138,22 +139,38 @@ class LatentProjection(nn.Module):
         rows: int,
         columns: int,
         keep: Float[Tensor, " b"] | None = None,
+        *,
+        features: bool = True,
     ) -> LatentFeatures:
         """Features of a latent, of a picture at native size, or of both, for a grid of ``rows`` x ``columns`` patches.
 
-        ``keep`` multiplies every feature of a sample: training switches the condition off with it.
+        ``keep`` multiplies every feature of a sample: training switches the condition off with it. Without ``features``
+        they are left to ``feature``.
         """
         outputs: list[Tensor] = []
         if latent is not None:
             outputs = self.latent_stack(align_latent(latent, rows, columns, config=self.config))
-        features = self._merge(outputs[-1] if outputs else None, image, rows, columns)
-        tokens = tokens_of(features)  # [b, n, g]
+        merged = self._merge(outputs[-1] if outputs else None, image, rows, columns)
+        tokens = tokens_of(merged)  # [b, n, g]
         tap = self.config.rgb_head
+        if not features:
+            assert keep is None, "a dropped condition is for training, which keeps features"
+            return LatentFeatures(per_gate=(), tokens=tokens.contiguous())
         return LatentFeatures(
             per_gate=tuple(weigh(head(tokens), keep) for head in self.heads),
             pixel=None if self.pixel_head is None else weigh(self.pixel_head(tokens), keep),
-            rgb_source=None if tap is None else features if tap == -1 or not outputs else outputs[tap],
+            rgb_source=None if tap is None else merged if tap == -1 or not outputs else outputs[tap],
         )
+
+    def feature(self, features: LatentFeatures, gate: int | None, rows: slice) -> Float[Tensor, "b m d"]:
+        """What a gate reads at some patches; ``gate`` None is the one before the pixel blocks."""
+        if features.tokens is None:
+            whole = features.pixel if gate is None else features.per_gate[gate]
+            assert whole is not None
+            return whole[:, rows]
+        head = self.pixel_head if gate is None else self.heads[gate]
+        assert head is not None
+        return head(features.tokens[:, rows])
 
     def _merge(
         self, latent: Float[Tensor, "b g r s"] | None, image: Float[Tensor, "b k y x"] | None, rows: int, columns: int
@@ -164,10 +181,10 @@ class LatentProjection(nn.Module):
         from_image = self.image_stack(fold_to_grid(image, rows, columns, self.native_fold))[-1]
         if latent is None:
             return from_image
-        merged = F.silu(self.merge_in(torch.cat([from_image, latent], dim=1)))
+        both = F.silu(self.merge_in(torch.cat([from_image, latent], dim=1)))
         for block in self.merge_blocks:
-            merged = block(merged)
-        return merged
+            both = block(both)
+        return both
 
 
 def weigh(feature: Float[Tensor, "b n d"], keep: Float[Tensor, " b"] | None) -> Float[Tensor, "b n d"]:

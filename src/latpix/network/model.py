@@ -22,6 +22,7 @@ from latpix.network.latent_projection import LatentFeatures, LatentProjection
 from latpix.network.layers import CaptionEmbedding, TimeEmbedding, pixel_positions
 from latpix.network.patch_block import PatchBlock
 from latpix.network.patches import from_patches, to_patches
+from latpix.network.pieces import Pieces, add, cut, join
 from latpix.network.pixel_block import PixelBlock
 from latpix.network.precision import Linear, RMSNorm
 from latpix.network.rope import Rotation, sequence_rotation
@@ -41,6 +42,7 @@ class Condition:
     pixel_scopes: tuple[Scope, Scope]
     row_positions: Float[Tensor, "h half"]
     column_positions: Float[Tensor, "w half"]
+    pieces: Pieces
     base: Float[Tensor, "b 3 h w"] | None = None
 
 
@@ -63,8 +65,10 @@ class Denoiser(nn.Module):
             self.gates = nn.ModuleList(Gate(d, config.gate) for _ in range(config.latent_outputs))
             self.pixel_gate = Gate(d, config.gate) if config.pixel_gate else None
         self.patch_blocks = nn.ModuleList(
-            PatchBlock(d, config.heads, config.mlp_width, caption=bool(config.caption_width))
-            for _ in range(config.depth)
+            PatchBlock(
+                d, config.heads, config.mlp_width, caption=bool(config.caption_width), last=i == config.depth - 1
+            )
+            for i in range(config.depth)
         )
         e = config.pixel_width
         self.pixel_embedding = Linear(3, e)
@@ -88,6 +92,7 @@ class Denoiser(nn.Module):
         caption: Float[Tensor, "b l k"] | None = None,
         image: Float[Tensor, "b 3 y x"] | None = None,
         keep: Float[Tensor, " b"] | None = None,
+        pieces: Pieces | None = None,
     ) -> Condition:
         """Compute what every step shares.
 
@@ -99,8 +104,10 @@ class Denoiser(nn.Module):
             image: a picture in [-1, 1] for networks that read one: at native size, or, of networks with a base
                 decoder, what ``base_decoder.paint`` made of the whole latent, at output size.
             keep: 1 keeps, 0 drops the latent's features of a sample (training).
+            pieces: how much is worked on at a time; default what is quick.
         """
         config, device = self.config, self.final_norm.weight.device
+        pieces = pieces or default_pieces(config)
         rows, columns = height // config.patch_size, width // config.patch_size
         assert (rows * config.patch_size, columns * config.patch_size) == (height, width), "size is not whole patches"
         assert image is not None or not config.base_widths, "there is no picture to paint on"
@@ -111,7 +118,7 @@ class Denoiser(nn.Module):
             base, image = image.float(), F.avg_pool2d(image.float(), config.scale)
         if latent is not None or image is not None:
             assert latent_sigma is not None, "a gate needs latent_sigma"
-            features = self.latent_projection(latent, image, rows, columns, keep)
+            features = self.latent_projection(latent, image, rows, columns, keep, features=pieces.keep_features)
         tokens = self.caption_embedding(caption) if self.caption_embedding is not None else None
         scopes = [
             make_scopes(
@@ -136,6 +143,7 @@ class Denoiser(nn.Module):
             row_positions=pixel_positions(height, config.pixel_width, device=device),
             column_positions=pixel_positions(width, config.pixel_width, device=device),
             base=base,
+            pieces=pieces,
         )
 
     def forward(
@@ -150,10 +158,9 @@ class Denoiser(nn.Module):
         """
         time = self.time_embedding(timestep)
         patches = self._patch_path(x_t, F.silu(time), condition)
-        patches = F.silu(time + patches)  # the embedding itself, not its silu
+        patches = F.silu(add(patches, time), inplace=not torch.is_grad_enabled())  # the embedding itself, not its silu
         if condition.features is not None and self.config.pixel_gate:
-            assert self.pixel_gate is not None
-            patches = self.pixel_gate(patches, condition.features.pixel, condition.latent_sigma)
+            patches = self._enter(patches, None, condition)
         out = self._pixel_path(x_t, patches, condition)
         return out if condition.base is None else out + condition.base
 
@@ -167,9 +174,11 @@ class Denoiser(nn.Module):
         time, found = F.silu(self.time_embedding(timestep)), []
         patches, caption = self._embed_patches(x_t), condition.caption
         for i in range(after[-1] + 1):
+            patches = self._entered(i, patches, condition)
             patches, caption = self._patch_block(i, patches, caption, time, condition)
             if i in after:
-                found.append(patches.transpose(1, 2).unflatten(2, (condition.rows, condition.columns)))
+                kept = patches if torch.is_grad_enabled() else patches.clone()  # the next block works in place
+                found.append(kept.transpose(1, 2).unflatten(2, (condition.rows, condition.columns)))
         return found
 
     def _patch_path(
@@ -177,6 +186,7 @@ class Denoiser(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         patches, caption = self._embed_patches(x_t), condition.caption
         for i in range(self.config.depth):
+            patches = self._entered(i, patches, condition)
             patches, caption = self._patch_block(i, patches, caption, time, condition)
         return patches
 
@@ -191,28 +201,58 @@ class Denoiser(nn.Module):
         time: Float[Tensor, "b 1 d"],
         condition: Condition,
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b l d"] | None]:
-        """One block, and the gate before it where there is one."""
-        if condition.features is not None and i % self.config.gate_interval == 0:
-            k = i // self.config.gate_interval
-            patches = self.gates[k](patches, condition.features.per_gate[k], condition.latent_sigma)
-        return self.patch_blocks[i](patches, caption, time, condition.patch_scopes[i % 2], condition.caption_rotation)
+        scope, rotation = condition.patch_scopes[i % 2], condition.caption_rotation
+        return self.patch_blocks[i](patches, caption, time, scope, rotation, condition.pieces)
+
+    def _entered(self, i: int, patches: Float[Tensor, "b n d"], condition: Condition) -> Float[Tensor, "b n d"]:
+        """The patch tokens with the latent features that enter before block ``i``, where there are any."""
+        if condition.features is None or i % self.config.gate_interval:
+            return patches
+        return self._enter(patches, i // self.config.gate_interval, condition)
+
+    def _enter(self, patches: Float[Tensor, "b n d"], k: int | None, condition: Condition) -> Float[Tensor, "b n d"]:
+        """Through gate ``k``, or the one before the pixel blocks; without gradients in place, where the type allows."""
+        gate = self.pixel_gate if k is None else self.gates[k]
+        features = condition.features
+        assert gate is not None
+        assert features is not None
+
+        def entered(rows: slice) -> Tensor:
+            return gate(patches[:, rows], self.latent_projection.feature(features, k, rows), condition.latent_sigma)
+
+        pieces = cut(patches.shape[1], condition.pieces.tokens // len(patches))
+        if torch.is_grad_enabled() or patches.dtype != torch.float32:
+            return join(((entered(rows),) for rows in pieces), patches.shape[1])[0]
+        for rows in pieces:
+            patches[:, rows] = entered(rows)
+        return patches
 
     def _pixel_path(
         self, x_t: Float[Tensor, "b 3 h w"], patches: Float[Tensor, "b n d"], condition: Condition
     ) -> Float[Tensor, "b 3 h w"]:
+        batch, n = patches.shape[:2]
+        size = condition.pieces.patches // batch
         pixels = self._embed_pixels(x_t, condition)
         for j, block in enumerate(self.pixel_blocks):
-            pixels = block(pixels, patches, condition.pixel_scopes[j % 2])
-        out = self.final_proj(self.final_norm(pixels)).unflatten(0, patches.shape[:2])  # [b, n, p, 3]
-        return from_patches(out, condition.rows, condition.columns)
+            pixels = block(pixels, patches, condition.pixel_scopes[j % 2], condition.pieces)
+        tokens = pixels.unflatten(0, (batch, n))
+        parts = ((self.final_proj(self.final_norm(tokens[:, rows])),) for rows in cut(n, size))
+        return from_patches(join(parts, n)[0], condition.rows, condition.columns)  # of [b, n, p, 3]
 
     def _embed_pixels(self, x_t: Float[Tensor, "b 3 h w"], condition: Condition) -> Float[Tensor, "bn p e"]:
-        pixels = self.pixel_embedding(x_t.permute(0, 2, 3, 1))  # [b, h, w, e]
-        half = self.config.pixel_width // 2
+        half, patch = self.config.pixel_width // 2, self.config.patch_size
         columns = F.pad(condition.column_positions.to(x_t.dtype), (0, half))  # [w, e]
         rows = F.pad(condition.row_positions.to(x_t.dtype), (half, 0))[:, None]  # [h, 1, e]
-        pixels = (pixels + (columns + rows)).permute(0, 3, 1, 2)
-        return to_patches(pixels, self.config.patch_size).transpose(2, 3).flatten(0, 1)
+
+        def band(bands: slice) -> Tensor:
+            """Some rows of patches; the table of a whole picture would be as large as its pixel tokens."""
+            here = slice(bands.start * patch, bands.stop * patch)
+            pixels = self.pixel_embedding(x_t[:, :, here].permute(0, 2, 3, 1))  # [b, h, w, e]
+            pixels = (pixels + (columns + rows[here])).permute(0, 3, 1, 2)
+            return to_patches(pixels, patch).transpose(2, 3)  # [b, m, p, e]
+
+        bands = cut(condition.rows, condition.pieces.patches // (len(x_t) * condition.columns))
+        return join(((band(some),) for some in bands), condition.rows * condition.columns)[0].flatten(0, 1)
 
     def _rope_reference(self) -> tuple[int, int] | None:
         """The rotary reference in patches."""
@@ -225,6 +265,12 @@ class Denoiser(nn.Module):
             return None
         head_width = self.config.width // self.config.heads
         return sequence_rotation(caption.shape[1], head_width, theta=theta, device=caption.device)
+
+
+def default_pieces(config: NetworkConfig) -> Pieces:
+    """What is quick. The modulators are 6 e p numbers per patch, more than all else together: narrow networks like
+    pieces that stay in a CPU's cache, wide ones must reread a large weight for every piece."""
+    return Pieces(patches=128, pixels=config.patch_size**2) if config.width <= 384 else Pieces()
 
 
 def build(config: NetworkConfig, *, device: torch.device | str | None = None) -> Denoiser:

@@ -6,14 +6,19 @@ and the same for the caption's tokens with weights of their own. Source: MM-DiT,
 Letters: b batch, n patch tokens, l caption tokens, d width.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latpix.network.attention import Heads, Scope, attend
 from latpix.network.layers import SwiGLU, modulate
+from latpix.network.pieces import Pieces, add, join
 from latpix.network.precision import Linear, RMSNorm
 from latpix.network.rope import Rotation, rotate
+
+Steer = tuple[Tensor, ...]  # shift1, scale1, gate1, shift2, scale2, gate2, [b, 1, d] each
 
 
 class Stream(nn.Module):
@@ -31,25 +36,39 @@ class Stream(nn.Module):
         self.norm2 = RMSNorm(width)
         self.mlp = SwiGLU(width, mlp_width)
 
-    def project(
-        self, tokens: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
-    ) -> tuple[Heads, Heads, Heads]:
+    def steer(self, time: Float[Tensor, "b 1 d"]) -> Steer:
+        """How time steers this stream."""
+        return self.modulation(time).chunk(6, dim=-1)
+
+    def project(self, tokens: Float[Tensor, "b n d"], steer: Steer) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values; queries and keys are normed but not rotated yet."""
-        qkv = self.qkv(modulate(self.norm1(tokens), shift, scale))
+        qkv = self.qkv(modulate(self.norm1(tokens), steer[0], steer[1]))
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)  # [b, n, heads, d/heads] each
         return self.q_norm(q), self.k_norm(k), v
 
-    def feed_forward(
-        self, tokens: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
+    def follow(
+        self, tokens: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"], steer: Steer
     ) -> Float[Tensor, "b n d"]:
-        return self.mlp(modulate(self.norm2(tokens), shift, scale))
+        """Both residuals, in the tokens' own memory where no gradient is recorded."""
+        _, _, gate1, shift2, scale2, gate2 = steer
+        tokens = add(tokens, gate1 * self.out(attended))
+        return add(tokens, gate2 * self.mlp(modulate(self.norm2(tokens), shift2, scale2)))
 
 
 class PatchBlock(nn.Module):
-    """Joint attention and two feed-forwards; without a caption stream, plain self-attention and one."""
+    """Joint attention and two feed-forwards; without a caption stream, plain self-attention and one.
 
-    def __init__(self, width: int, heads: int, mlp_width: int, *, caption: bool = True) -> None:
+    Args:
+        width: d, of the tokens.
+        heads: of the attention.
+        mlp_width: hidden width of the feed-forwards.
+        caption: has a caption stream.
+        last: nobody reads its caption tokens; a decode does not make them. Their weights are in the files all the same.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_width: int, *, caption: bool = True, last: bool = False) -> None:
         super().__init__()
+        self.last = last
         self.image = Stream(width, heads, mlp_width)
         self.caption = Stream(width, heads, mlp_width) if caption else None
 
@@ -60,24 +79,47 @@ class PatchBlock(nn.Module):
         time: Float[Tensor, "b 1 d"],
         scope: Scope,
         caption_rotation: Rotation | None,
+        pieces: Pieces,
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b l d"] | None]:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.image.modulation(time).chunk(6, dim=-1)  # [b, 1, d] each
-        q, k, v = self.image.project(image, shift1, scale1)
+        """The tokens after the block; without gradients the image's stand where they stood before."""
+        n = image.shape[1]
+        rows = scope.rows(n, pieces.tokens // len(image))
+        steer = self.image.steer(time)
         if self.caption is None or caption is None:
-            image = image + gate1 * self.image.out(scope.attend(q, k, v))
-            return image + gate2 * self.image.feed_forward(image, shift2, scale2), None
+            parts = (self._image_heads(image, r, steer, scope) for r in rows)
+            attended = scope.attend(*join(parts, *scope.lengths(n)))
+            return self._follow(image, attended, rows, steer), None
 
-        c_shift1, c_scale1, c_gate1, c_shift2, c_scale2, c_gate2 = self.caption.modulation(time).chunk(6, dim=-1)
-        cq, ck, cv = self.caption.project(caption, c_shift1, c_scale1)
-        if caption_rotation is not None:
-            cq, ck = rotate(cq, caption_rotation), rotate(ck, caption_rotation)
-        q, k = rotate(q, scope.rotation), rotate(k, scope.rotation)
-        pairs = ((cq, q), (ck, scope.seen(k)), (cv, scope.seen(v)))  # the caption's tokens come first
-        joint = attend(*(torch.cat([c.to(i.dtype), i], dim=1) for c, i in pairs))  # [b, l + n, d]
-        from_caption, from_image = joint.split([caption.shape[1], image.shape[1]], dim=1)
-        image = image + gate1 * self.image.out(from_image)
-        caption = caption + c_gate1 * self.caption.out(from_caption)
-        image = image + gate2 * self.image.feed_forward(image, shift2, scale2)
-        # In the last block nobody reads this any more; its weights are in the files all the same.
-        caption = caption + c_gate2 * self.caption.feed_forward(caption, c_shift2, c_scale2)
-        return image, caption
+        caption_steer = self.caption.steer(time)
+        unread = self.last and not torch.is_grad_enabled()
+        asking = 0 if unread else caption.shape[1]  # caption tokens with queries; they come first
+
+        def heads() -> Iterator[tuple[Heads, Heads, Heads]]:
+            assert self.caption is not None
+            q, k, v = self.caption.project(caption, caption_steer)
+            if caption_rotation is not None:
+                q, k = rotate(q, caption_rotation), rotate(k, caption_rotation)
+            yield q[:, :asking].to(v.dtype), k.to(v.dtype), v
+            for r in rows:
+                yield self._image_heads(image, r, steer, scope)
+
+        lengths = scope.lengths(n, (asking, caption.shape[1]))
+        attended = attend(*join(heads(), *lengths))  # [b, asking + n, d]
+        image = self._follow(image, attended[:, asking:], rows, steer)
+        if unread:
+            return image, caption
+        own = caption if torch.is_grad_enabled() else caption.clone()  # the first block's belongs to every step
+        return image, self.caption.follow(own, attended[:, :asking], caption_steer)
+
+    def _image_heads(
+        self, image: Float[Tensor, "b n d"], rows: slice, steer: Steer, scope: Scope
+    ) -> tuple[Float[Tensor, "b m heads k"], Float[Tensor, "b seen heads k"], Float[Tensor, "b seen heads k"]]:
+        """Queries, keys and values of some patches, rotated, in the values' type."""
+        q, k, v = self.image.project(image[:, rows], steer)
+        return scope.turn(q, rows).to(v.dtype), scope.seen(scope.turn(k, rows).to(v.dtype)), scope.seen(v)
+
+    def _follow(
+        self, image: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"], rows: list[slice], steer: Steer
+    ) -> Float[Tensor, "b n d"]:
+        done = [self.image.follow(image[:, r], attended[:, r], steer) for r in rows]
+        return done[0] if torch.is_grad_enabled() else image

@@ -8,27 +8,25 @@ Source: PixelDiT's pixel-level DiT block. Letters: b batch, n patches, p pixels 
 e pixel width, d patch width, a attention width.
 """
 
+from collections.abc import Iterator
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latpix.network.attention import Scope
+from latpix.network.attention import Heads, Scope
 from latpix.network.layers import MLP, modulate
+from latpix.network.pieces import Pieces, add, cut, join
 from latpix.network.precision import Linear, RMSNorm
-
-# Everything but the attention is independent per patch, so inference works on this many patches at a time: the
-# modulators are 6 e p numbers per patch, more than all else together. Narrow networks like pieces that stay in a
-# CPU's cache; wide ones must reread a large weight for every piece.
-CHUNK_NARROW, CHUNK_WIDE, WIDE = 128, 1024, 384
 
 
 class PixelBlock(nn.Module):
-    """One block, with the module's equations; inference works through the patches in chunks."""
+    """One block, with the module's equations. Everything but the attention is independent per patch."""
 
     def __init__(self, pixel_width: int, patch_area: int, width: int, attention_width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.chunk = CHUNK_NARROW if width <= WIDE else CHUNK_WIDE
         self.shape = (patch_area, 6, pixel_width)
         self.modulation = Linear(width, 6 * pixel_width * patch_area)
         self.norm1 = RMSNorm(pixel_width)
@@ -42,37 +40,47 @@ class PixelBlock(nn.Module):
         self.mlp = MLP(pixel_width)
 
     def forward(
-        self, pixels: Float[Tensor, "bn p e"], patches: Float[Tensor, "b n d"], scope: Scope
+        self, pixels: Float[Tensor, "bn p e"], patches: Float[Tensor, "b n d"], scope: Scope, pieces: Pieces
     ) -> Float[Tensor, "bn p e"]:
-        flat = patches.flatten(0, 1)  # [bn, d]
-        chunk = len(flat) if torch.is_grad_enabled() else self.chunk
-        pieces = list(zip(pixels.split(chunk), flat.split(chunk), strict=True))
-        before, after = self._modulators(slice(0, 2)), self._modulators(slice(2, 6))
-        compressed = torch.cat([self._compress(q, before(s)) for q, s in pieces])  # [bn, a]
-        attended = self._attend(compressed.unflatten(0, patches.shape[:2]), scope)  # [bn, a]
-        rest = zip(pieces, attended.split(chunk), strict=True)
-        return torch.cat([self._expand(q, z, after(s)) for (q, s), z in rest])
+        """The tokens after the block; without gradients they stand where they stood before."""
+        batch, n = patches.shape[:2]
+        tokens = pixels.unflatten(0, (batch, n))  # [b, n, p, e]
+        rows = scope.rows(n, pieces.patches // batch)
+        attended = scope.attend(*join(self._heads(tokens, patches, scope, rows), *scope.lengths(n)))  # [b, n, a]
+        pixel_parts = cut(tokens.shape[2], pieces.pixels)
+        after = [self._modulators(slice(2, 6), some) for some in pixel_parts]
+        done = []
+        for r in rows:
+            z = self.expand(self.out(attended[:, r])).unflatten(-1, tokens.shape[2:])  # [b, m, p, e]
+            for some, modulators in zip(pixel_parts, after, strict=True):
+                done.append(self._follow(tokens[:, r, some], z[:, :, some], modulators(patches[:, r])))
+        return done[0].flatten(0, 1) if torch.is_grad_enabled() else pixels
 
-    def _modulators(self, groups: slice) -> "Modulators":
+    def _heads(
+        self, pixels: Float[Tensor, "b n p e"], patches: Float[Tensor, "b n d"], scope: Scope, rows: list[slice]
+    ) -> Iterator[tuple[Heads, Heads, Heads]]:
+        """Queries, keys and values of some patches at a time, rotated, in the values' type."""
+        before = self._modulators(slice(0, 2))
+        for r in rows:
+            shift, scale = before(patches[:, r]).unbind(3)
+            tokens = self.compress(modulate(self.norm1(pixels[:, r]), shift, scale).flatten(2))  # [b, m, a]
+            q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [b, m, heads, a/heads] each
+            q, k = (scope.turn(norm(x), r).to(v.dtype) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
+            yield q, scope.seen(k), scope.seen(v)
+
+    def _modulators(self, groups: slice, pixels: slice = slice(None)) -> "Modulators":
         """The part of the modulation that yields ``groups`` of shift1, scale1, gate1, shift2, scale2, gate2."""
-        weight = self.modulation.weight.unflatten(0, self.shape)[:, groups].flatten(0, 2)
-        bias = self.modulation.bias.unflatten(0, self.shape)[:, groups].flatten()
-        return Modulators(weight, bias, (self.shape[0], -1, self.shape[2]))
+        weight = self.modulation.weight.unflatten(0, self.shape)[pixels, groups]  # [p, groups, e, d]
+        bias = self.modulation.bias.unflatten(0, self.shape)[pixels, groups]
+        return Modulators(weight.flatten(0, 2), bias.flatten(), (len(weight), -1, self.shape[2]))
 
-    def _compress(self, pixels: Float[Tensor, "m p e"], modulation: Float[Tensor, "m p 2 e"]) -> Float[Tensor, "m a"]:
-        shift, scale = modulation.unbind(2)
-        return self.compress(modulate(self.norm1(pixels), shift, scale).flatten(1))
-
-    def _attend(self, tokens: Float[Tensor, "b n a"], scope: Scope) -> Float[Tensor, "bn a"]:
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [b, n, heads, a/heads] each
-        return self.out(scope.attend(self.q_norm(q), self.k_norm(k), v)).flatten(0, 1)
-
-    def _expand(
-        self, pixels: Float[Tensor, "m p e"], attended: Float[Tensor, "m a"], modulation: Float[Tensor, "m p 4 e"]
-    ) -> Float[Tensor, "m p e"]:
-        gate1, shift2, scale2, gate2 = modulation.unbind(2)
-        pixels = pixels + gate1 * self.expand(attended).unflatten(-1, pixels.shape[1:])
-        return pixels + gate2 * self.mlp(modulate(self.norm2(pixels), shift2, scale2))
+    def _follow(
+        self, pixels: Float[Tensor, "b n p e"], z: Float[Tensor, "b n p e"], modulation: Float[Tensor, "b n p 4 e"]
+    ) -> Float[Tensor, "b n p e"]:
+        """Both residuals, in the pixels' own memory where no gradient is recorded."""
+        gate1, shift2, scale2, gate2 = modulation.unbind(3)
+        pixels = add(pixels, gate1 * z)
+        return add(pixels, gate2 * self.mlp(modulate(self.norm2(pixels), shift2, scale2)))
 
 
 class Modulators:
@@ -81,6 +89,6 @@ class Modulators:
     def __init__(self, weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"], shape: tuple[int, int, int]) -> None:
         self.weight, self.bias, self.shape = weight, bias, shape
 
-    def __call__(self, condition: Float[Tensor, "m d"]) -> Float[Tensor, "m p groups e"]:
-        out = torch.nn.functional.linear(condition.to(self.weight.dtype), self.weight, self.bias)
+    def __call__(self, condition: Float[Tensor, "*n d"]) -> Float[Tensor, "*n p groups e"]:
+        out = F.linear(condition.to(self.weight.dtype), self.weight, self.bias)
         return out.unflatten(-1, self.shape)

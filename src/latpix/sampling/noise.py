@@ -62,8 +62,10 @@ def normals(
     columns = torch.arange(left, left + width, device=device)
     groups = torch.arange(-(-channels // 4), device=device)
     band = max(1, _BAND // (width * len(groups)))
-    parts = [_band(key, draw, groups, part, columns) for part in rows.split(band)]
-    return torch.cat(parts, dim=1)[:channels]
+    field = torch.empty(channels, height, width, device=device)
+    for start, part in zip(range(0, height, band), rows.split(band), strict=True):
+        field[:, start : start + band] = _band(key, draw, groups, part, columns)[:channels]
+    return field
 
 
 def _band(
@@ -84,6 +86,7 @@ def noise_field(
     """The noise of a batch, one seed per picture: a function of the draw number."""
 
     def noise(draw: int) -> Float[Tensor, "b c h w"]:
-        return torch.stack([normals(seed, draw, channels, height, width, device=device) for seed in seeds])
+        fields = [normals(seed, draw, channels, height, width, device=device) for seed in seeds]
+        return fields[0][None] if len(fields) == 1 else torch.stack(fields)
 
     return noise

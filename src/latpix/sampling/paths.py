@@ -15,6 +15,7 @@ Prediction = Literal["velocity", "x0"]  # what a network was trained to put out
 Pixels = Float[Tensor, "b 3 h w"]
 Time = Float[Tensor, ""] | Float[Tensor, "b 1 1 1"]  # one of the whole batch, or one per sample
 
+ROWS = 256  # of pixels whose guess is computed at once: float64 is large
 LEAST_TIME = 0.05  # below it an x0 prediction's velocity is damped instead of dividing by almost nothing
 
 
@@ -26,7 +27,10 @@ def x0_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixel
     if prediction == "x0":
         return output.float()
     wide = torch.float32 if x_t.device.type == "mps" else torch.float64
-    return (x_t.to(wide) - t.to(wide) * output.to(wide)).float()
+    rows = x_t.shape[2] if torch.is_grad_enabled() else ROWS
+    bands = zip(x_t.split(rows, 2), output.split(rows, 2), strict=True)
+    guesses = [(x.to(wide) - t.to(wide) * y.to(wide)).float() for x, y in bands]
+    return guesses[0] if len(guesses) == 1 else torch.cat(guesses, 2)
 
 
 def velocity_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixels:

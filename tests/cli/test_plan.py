@@ -1,0 +1,100 @@
+"""``latpix plan``: what is told, to people and to programs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from small_decoder import write_latent
+
+from latpix.network.pixel_block import PixelBlock
+
+SMALLEST = ("plan", "--size", "512x256", "--checkpoint", "flux2-tiny", "--device", "cpu", "--dtype", "float32")
+
+
+def test_a_plan_in_json_has_the_interfaces_keys_and_pulls_no_lever_unasked(latpix):
+    answer = latpix(*SMALLEST, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    (plan,) = answer.lines
+    assert {"height", "width", "peak_bytes", "seconds", "levers", "tiles"} <= set(plan)
+    assert (plan["height"], plan["width"], plan["levers"], plan["tiles"]) == (256, 512, [], 1)
+
+
+def test_a_latents_size_is_asked_for_in_cells(latpix):
+    (plan,) = latpix("plan", "--latent-size", "12x8", "--json").lines
+    assert (plan["height"], plan["width"]) == (512, 768)
+
+
+def test_a_limit_pulls_levers_and_the_plan_keeps_to_it(latpix):
+    words = ("plan", "--size", "4096x4096", "--device", "cpu", "--json")
+    (free,) = latpix(*words).lines
+    limit = free["peak_bytes"] * 2 // 3
+    (tight,) = latpix(*words, "--memory-limit", limit).lines
+    assert tight["levers"]
+    assert tight["peak_bytes"] <= limit
+
+
+def test_people_read_memory_time_and_each_lever_with_its_cost(latpix):
+    free = latpix("plan", "--size", "4096x4096", "--json").lines[0]["peak_bytes"]
+    answer = latpix("plan", "--size", "4096x4096", "--batch", 4, "--memory-limit", int(0.6 * free))
+    assert answer.code == 0
+    assert "4 pictures of 4096x4096 by flux2-tiny" in answer.out
+    assert "MiB at most, the whole process" in answer.out
+    assert "lever   one picture at a time (the same pictures)" in answer.out
+    assert "operations" in answer.out
+
+
+def test_what_fits_nowhere_is_refused_with_the_smallest_budget_that_would_do(latpix):
+    answer = latpix("plan", "--size", "512x512", "--memory-limit", "10MB")
+    assert answer.code == 1
+    least = answer.err.split("fits into is ")[1].split(" MiB")[0]
+    assert latpix("plan", "--size", "512x512", "--memory-limit", f"{int(least) + 8}MiB").code == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--size", "512x512", "--latent-size", "8x8")])
+def test_one_size_is_asked_for(latpix, words):
+    answer = latpix("plan", *words)
+    assert answer.code == 2
+    assert "--latent-size" in answer.err
+
+
+DECODE = """
+import sys
+from latpix.benchmark.memory import status
+from latpix.cli.main import run
+code = run(sys.argv[1:])
+print(code, status("VmHWM"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_the_commands_whole_process_keeps_to_its_limit(latpix, tmp_path):
+    """Imports, weights, decode and the file of the picture, in a process that starts from nothing."""
+    write_latent(tmp_path / "a.safetensors", height=16, width=16)
+    plan = ("plan", "--size", "1024x1024", "--device", "cpu", "--dtype", "float32", "--json")
+    (free,) = latpix(*plan).lines
+    limit = free["peak_bytes"] - 40 * 2**20
+    how = ("--device", "cpu", "--dtype", "float32", "--steps", "1", "--memory-limit", str(limit), "--json")
+    command = [sys.executable, "-c", DECODE, "decode", "a.safetensors", "-o", "a.png", *how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    *rows, last = done.stdout.splitlines()
+    code, peak = (int(word) for word in last.split())
+    assert (code, json.loads(rows[0])["width"]) == (0, 1024)
+    assert 0.5 * limit < peak <= limit
+
+
+def test_memory_that_runs_out_is_a_note_and_the_picture_is_made(latpix, small, tmp_path, monkeypatch):
+    write_latent(tmp_path / "a.safetensors", height=8, width=8)
+    usual, calls = PixelBlock.forward, []
+
+    def forward(self, *given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return usual(self, *given)
+
+    monkeypatch.setattr(PixelBlock, "forward", forward)
+    answer = latpix("decode", "a.safetensors", "-o", "a.png", "--checkpoint", small, "--steps", 1, "--device", "cpu")
+    assert (answer.code, answer.out) == (0, "a.png\n")
+    assert answer.err.startswith("the device cpu ran out of memory; going on with pieces of")
+    assert "Warning" not in answer.err
