@@ -14,7 +14,8 @@
     ├── DownloadError       a file that the hub did not give
     ├── ManifestError       a line of a manifest that cannot be used
     ├── DataError           shards of training samples that are missing, damaged, or not what the loader needs
-    └── TrainingError       a run that cannot go on: its loss is no number, its folder holds another run
+    ├── TrainingError       a run that cannot go on: its loss is no number, its folder holds another run
+    └── BenchmarkError      a measurement that does not count: wrong numbers, or slower than it was
 
 A message says what came, what was expected and what to do. People's mistakes raise these at the edge; ``assert`` states
 what only a bug of ours could break.
@@ -90,3 +91,7 @@ class DataError(LatpixError):
 
 class TrainingError(LatpixError):
     """A training run cannot go on."""
+
+
+class BenchmarkError(LatpixError):
+    """What was measured computes something else than it should, or is slower or larger than it was."""

@@ -33,6 +33,7 @@ COMMANDS = (
     "distill",
     "doctor",
     "evaluate",
+    "bench",
     "verify",
 )
 MISUSED, INTERRUPTED = 2, 130

@@ -1,0 +1,122 @@
+"""Clocks of devices, and the time between stages of a run.
+
+A CPU's clock is the process's own time, which other work on the machine hardly moves; it is meant for one thread. An
+accelerator's is its events, which do not make it wait.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from latpix.network.model import Denoiser
+
+# Parts of a decode, by the part of the network that computes them.
+STAGES = ("base", "latent", "heads", "gates", "patch", "pixel", "rest")
+Stamp = Any  # a moment: seconds, or an event of the device
+
+
+class Meter(Protocol):
+    """What laps are taken with: a clock, or a count of bytes."""
+
+    def now(self) -> Stamp:
+        """The moment."""
+
+    def wait(self) -> None:
+        """Until all that was asked for is done."""
+
+    def between(self, start: Stamp, end: Stamp) -> float:
+        """How much there was."""
+
+
+class Clock:
+    """Tells moments and the seconds between them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def now(self) -> Stamp:
+        if self.device.type != "cuda":
+            self.wait()
+            return time.process_time() if self.device.type == "cpu" else time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+
+    def between(self, start: Stamp, end: Stamp) -> float:
+        """Seconds; call ``wait`` first."""
+        return float(start.elapsed_time(end)) / 1000 if isinstance(start, torch.cuda.Event) else float(end - start)
+
+
+class Laps:
+    """How much each stage of one run took: whoever finishes a stage says so."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.stamps = [meter.now()]
+        self.stages: list[str] = []
+
+    def done(self, stage: str) -> None:
+        """What was computed since the last call was ``stage``."""
+        self.stages.append(stage)
+        self.stamps.append(self.meter.now())
+
+    def see(self, name: str, _value: Tensor) -> None:
+        """What the plain implementation shows, as the end of a stage."""
+        ends = {"tokens": "latent", "features": "heads", "patch_block": "patch", "pixel_block": "pixel"}
+        if name.endswith(".in") or name == "condition":
+            self.done("gates")
+        else:
+            self.done(ends.get(name.split(".")[0], "rest"))
+
+    def by_stage(self) -> dict[str, float]:
+        """Seconds, or bytes; call the meter's ``wait`` first."""
+        found = dict.fromkeys(STAGES, 0.0)
+        for stage, start, end in zip(self.stages, self.stamps, self.stamps[1:], strict=True):
+            found[stage] += self.meter.between(start, end)
+        return found
+
+
+@contextmanager
+def watching(network: Denoiser, laps: Laps) -> Iterator[None]:
+    """Inside, the network's modules tell ``laps`` of their stages. What lies between two of a stage belongs to it."""
+
+    def before(stage: str) -> Any:
+        return lambda *_: laps.done(stage if laps.stages[-1:] == [stage] else "rest")
+
+    def after(stage: str) -> Any:
+        return lambda *_: laps.done(stage)
+
+    handles = []
+    for stage, modules in _modules(network).items():
+        for module in modules:
+            handles += [module.register_forward_pre_hook(before(stage)), module.register_forward_hook(after(stage))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _modules(network: Denoiser) -> dict[str, list[nn.Module]]:
+    """The modules of each stage; none lies in another."""
+    found: dict[str, list[nn.Module]] = {"patch": [*network.patch_blocks], "pixel": [*network.pixel_blocks]}
+    if network.config.latent_channels:
+        pixel_gate = network.pixel_gate
+        found["gates"] = [*network.gates, *([] if pixel_gate is None else [pixel_gate])]
+        for name, module in network.latent_projection.named_children():
+            stage = "heads" if name.endswith("head") or name == "heads" else "latent"
+            found.setdefault(stage, []).extend(module if isinstance(module, nn.ModuleList) else [module])
+    if network.base_decoder is not None:
+        found["base"] = []
+        for module in network.base_decoder.children():
+            found["base"].extend(module if isinstance(module, nn.ModuleList) else [module])
+    return found
