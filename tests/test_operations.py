@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from small_networks import FORMS, SMALL_TINY, small_inputs, small_network
 from torch.utils.flop_counter import FlopCounterMode
 

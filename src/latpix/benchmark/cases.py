@@ -141,12 +141,13 @@ def drawn(config: NetworkConfig, device: torch.device, dtype: torch.dtype) -> De
     state: dict[str, Tensor] = {}
     generator = torch.Generator(device).manual_seed(0)
     for name, empty in network.named_parameters():
-        value = torch.empty(empty.shape, dtype=rests[name], device=device)
+        value = torch.empty(empty.shape, device=device)
         if empty.ndim < 2:
-            state[name] = value.fill_(float(name.endswith("weight")))
+            value.fill_(float(name.endswith("weight")))
         else:
             deviation = 1.0 if name.endswith("positions") else 0.7 / math.sqrt(empty[0].numel())
-            state[name] = value.normal_(0, deviation, generator=generator)
+            value.normal_(0, deviation, generator=generator)  # in float32: each type would draw other numbers
+        state[name] = value.to(rests[name])
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(False)
 

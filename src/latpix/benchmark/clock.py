@@ -7,29 +7,18 @@ accelerator's is its events, which do not make it wait.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from latpix.benchmark.traffic import Traffic
 from latpix.network.model import Denoiser
 
 # Parts of a decode, by the part of the network that computes them.
 STAGES = ("base", "latent", "heads", "gates", "patch", "pixel", "rest")
 Stamp = Any  # a moment: seconds, or an event of the device
-
-
-class Meter(Protocol):
-    """What laps are taken with: a clock, or a count of bytes."""
-
-    def now(self) -> Stamp:
-        """The moment."""
-
-    def wait(self) -> None:
-        """Until all that was asked for is done."""
-
-    def between(self, start: Stamp, end: Stamp) -> float:
-        """How much there was."""
 
 
 class Clock:
@@ -56,6 +45,9 @@ class Clock:
         return float(start.elapsed_time(end)) / 1000 if isinstance(start, torch.cuda.Event) else float(end - start)
 
 
+Meter = Clock | Traffic  # what laps are taken with: seconds, or bytes
+
+
 class Laps:
     """How much each stage of one run took: whoever finishes a stage says so."""
 
@@ -80,7 +72,7 @@ class Laps:
     def by_stage(self) -> dict[str, float]:
         """Seconds, or bytes; call the meter's ``wait`` first."""
         found = dict.fromkeys(STAGES, 0.0)
-        for stage, start, end in zip(self.stages, self.stamps, self.stamps[1:], strict=True):
+        for stage, (start, end) in zip(self.stages, pairwise(self.stamps), strict=True):
             found[stage] += self.meter.between(start, end)
         return found
 
@@ -90,7 +82,7 @@ def watching(network: Denoiser, laps: Laps) -> Iterator[None]:
     """Inside, the network's modules tell ``laps`` of their stages. What lies between two of a stage belongs to it."""
 
     def before(stage: str) -> Any:
-        return lambda *_: laps.done(stage if laps.stages[-1:] == [stage] else "rest")
+        return lambda *_: None if laps.stages[-1:] == [stage] else laps.done("rest")
 
     def after(stage: str) -> Any:
         return lambda *_: laps.done(stage)

@@ -1,8 +1,8 @@
 """The network call written out step by step: slow, obvious, and the oracle of the tests.
 
-Everything is float32 (under autocast, what that makes of it) and computed anew at every call; nothing is hoisted, cut in
-chunks, or shared with the network package except the configuration and the names of the parameters. A line here can be
-read beside the paper it states.
+Everything is float32 (or what autocast makes of it) and computed anew at every call; nothing is hoisted, cut in chunks,
+or shared with the network package except the configuration and the names of the parameters. A line here can be read
+beside the paper it states.
 
 Source: PiD's published description: MMDiT blocks (Esser et al. 2024) over patches, pixel blocks with a modulation per
 pixel (Yu et al. 2025, PixelDiT), DPM-Solver++ 2M (Lu et al. 2022) and renoising (Yin et al. 2024, DMD2). Letters:

@@ -1,4 +1,4 @@
-"""What a benchmark says: the document for programs, the table for a terminal, and the comparison with an earlier one."""
+"""What a benchmark says: the document for programs, the table for people, and the comparison with an earlier one."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +14,10 @@ from latpix.benchmark.peak import Peak
 
 SLOWER, LARGER = 0.05, 0.03  # shares above an earlier run that are no accident
 MIB = 2**20
+COLUMNS = (
+    "case", "type", "ms", "a step", "plain, ms", "ratio", "peak over weights, MiB", "TFLOP", "GFLOP/s", "of matmul",
+    "of copy",
+)  # fmt: skip
 
 
 def head(device: str, preset: str, ceilings: Ceilings) -> dict[str, Any]:
@@ -94,8 +98,8 @@ def table(document: Mapping[str, Any]) -> str:
         f"{document['device']}, {document['clock']}; matrix products {matmul} GFLOP/s, "
         f"copy {document['copy_bytes_per_second'] / 1e9:.1f} GB/s",
         "",
-        "| case | type | ms | a step | plain, ms | ratio | peak over weights, MiB | TFLOP | GFLOP/s | of matmul | of copy |",
-        "| --- " * 11 + "|",
+        f"| {' | '.join(COLUMNS)} |",
+        "| --- " * len(COLUMNS) + "|",
     ]
     for row in document["cases"]:
         peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / MIB:.0f}"
@@ -137,10 +141,11 @@ def regressions(document: Mapping[str, Any], earlier: Mapping[str, Any]) -> list
     for row in _rows(document):
         old = before.get(_key(row))
         for key, unit, size, room in (("ms", "ms", 1, SLOWER), ("peak_bytes", "MiB", MIB, LARGER)):
-            if old and old.get(key) and row.get(key) and row[key] > (1 + room) * old[key]:
+            was, now = (one.get(key) if one else None for one in (old, row))
+            if was and now and now > (1 + room) * was:
                 found.append(
-                    f"{row['name']} in {row['dtype']}: {row[key] / size:.4g} {unit}, {row[key] / old[key] - 1:.1%} above "
-                    f"{old[key] / size:.4g} {unit}; {room:.0%} is allowed"
+                    f"{row['name']} in {row['dtype']}: {now / size:.4g} {unit}, {now / was - 1:.1%} above "
+                    f"{was / size:.4g} {unit}; {room:.0%} is allowed"
                 )
     return found
 

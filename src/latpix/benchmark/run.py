@@ -9,7 +9,7 @@ import torch
 
 from latpix.benchmark.attention import compare_attention
 from latpix.benchmark.cases import ATTENTION_TOKENS, FULL, MEMORY, PRESETS, Case
-from latpix.benchmark.ceilings import Ceilings, device_name, measure_ceilings
+from latpix.benchmark.ceilings import device_name, measure_ceilings
 from latpix.benchmark.measure import EFFORTS, Comparison, Effort, compare
 from latpix.benchmark.peak import measure_peak
 from latpix.benchmark.report import head, memory_row, row_of
