@@ -9,7 +9,7 @@ from small_decoder import NETWORK
 from small_networks import SMALL_V1_5, small_network
 
 from latpix.benchmark import cases, measure
-from latpix.benchmark.cases import PRESETS, decoder_of, inputs_of, shortened, square
+from latpix.benchmark.cases import cases_of, decoder_of, inputs_of, shortened, square
 from latpix.benchmark.ceilings import Ceilings
 from latpix.benchmark.clock import STAGES, Clock
 from latpix.benchmark.measure import AGREEMENT, Effort, compare, decode_operations, our_run, plain_run, timed
@@ -184,7 +184,7 @@ def test_slower_and_larger_fail_on_the_same_device_only(compared):
 def test_presets_hold_the_cases_of_their_device():
     assert names_of("cpu") == ["full-512", "full-512-v1.5", "mid-1024", "tiny-1024", "memory-1024", "memory-2048"]
     assert {"full-4096", "full-1024-v1.5", "tiny-2048", "attention-65536-72"} < set(names_of("gpu"))
-    assert [case.weights for case in PRESETS["cpu"]] == ["random", "random", "random", "flux2-tiny"]
+    assert [case.weights for case in cases_of("cpu")] == ["random", "random", "random", "flux2-tiny"]
     mid = cases.MID
     assert mid.parameters == pytest.approx(39.4e6, rel=1e-3)
     assert decode_operations(square("mid", mid, 1024)) == pytest.approx(4 * 0.418e12, rel=1e-3)

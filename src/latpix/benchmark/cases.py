@@ -7,6 +7,7 @@ included, so that a wrong result shows.
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from latpix.checkpoints.load import LoadedCheckpoint, load, peek, stored
 from latpix.checkpoints.registry import CHECKPOINTS, Checkpoint, find
 from latpix.decoder import Decoder
 from latpix.devices import pick_dtype
-from latpix.errors import OptionError, UsageError
+from latpix.errors import CheckpointError, OptionError, UsageError
 from latpix.latents.spaces import LATENT_SPACES
 from latpix.network.config import NetworkConfig
 from latpix.network.model import Denoiser, build
@@ -30,6 +31,8 @@ MID = replace(
     ),
 )
 TINY = "flux2-tiny"
+Preset = Literal["cpu", "gpu"]
+ATTENTION_TOKENS = (4096, 16384, 65536)  # of the preset "gpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,12 @@ def square(name: str, row: Checkpoint, side: int) -> Case:
 
 def tiny(side: int) -> Case:
     """The shipped decoder, with its own weights where they fit this version's network."""
-    weights = TINY if stored(find(TINY)).is_file() else "random"
-    return replace(square(f"tiny-{side}", find(TINY), side), weights=weights)
+    case = square(f"tiny-{side}", find(TINY), side)
+    try:
+        peek(stored(case.row))
+    except CheckpointError:
+        return case
+    return replace(case, weights=TINY)
 
 
 def shortened(name: str, row: Checkpoint, side: int, *, patch_blocks: int = 2, pixel_blocks: int = 2) -> Case:
@@ -70,26 +77,28 @@ def shortened(name: str, row: Checkpoint, side: int, *, patch_blocks: int = 2, p
     return Case(name=name, row=short, height=side, width=side, steps=1, whole=row.network)
 
 
-PRESETS = {  # by the kind of device
-    "cpu": (
-        shortened("full-512", FULL, 512),
-        shortened("full-512-v1.5", FULL_V1_5, 512),
-        square("mid-1024", MID, 1024),
-        tiny(1024),
-    ),
-    "gpu": (
-        *(square(f"full-{side}", FULL, side) for side in (1024, 2048, 4096)),
-        *(square(f"full-{side}-v1.5", FULL_V1_5, side) for side in (1024, 2048, 4096)),
-        *(tiny(side) for side in (1024, 2048)),
-        *(shortened(f"stages-{side}", FULL, side) for side in (1024, 2048, 4096)),
-    ),
-}
-# Only their memory is measured, where an accelerator would tell that of the whole network.
-MEMORY = {
-    "cpu": tuple(shortened(f"memory-{side}", FULL, side, patch_blocks=2, pixel_blocks=1) for side in (1024, 2048)),
-    "gpu": (),
-}
-ATTENTION_TOKENS = (4096, 16384, 65536)
+def cases_of(preset: Preset) -> tuple[Case, ...]:
+    """The decodes that are timed."""
+    if preset == "cpu":
+        return (
+            shortened("full-512", FULL, 512),
+            shortened("full-512-v1.5", FULL_V1_5, 512),
+            square("mid-1024", MID, 1024),
+            tiny(1024),
+        )
+    sides = (1024, 2048, 4096)
+    return (
+        *(square(f"full-{side}", FULL, side) for side in sides),
+        *(square(f"full-{side}-v1.5", FULL_V1_5, side) for side in sides),
+        *(tiny(side) for side in sides[:2]),
+        *(shortened(f"stages-{side}", FULL, side) for side in sides),
+    )
+
+
+def memory_cases_of(preset: Preset) -> tuple[Case, ...]:
+    """Those of which only the memory is measured; an accelerator tells that of the whole network."""
+    sides = (1024, 2048) if preset == "cpu" else ()
+    return tuple(shortened(f"memory-{side}", FULL, side, patch_blocks=2, pixel_blocks=1) for side in sides)
 
 
 def chosen(checkpoint: str | None, size: tuple[int, int], *, like: str | None = None) -> Case:

@@ -32,7 +32,7 @@ class Clock:
             self.wait()
             return time.process_time() if self.device.type == "cpu" else time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         return event
 
     def wait(self) -> None:

@@ -3,12 +3,12 @@
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from latpix.benchmark.attention import compare_attention
-from latpix.benchmark.cases import ATTENTION_TOKENS, FULL, MEMORY, PRESETS, Case
+from latpix.benchmark.cases import ATTENTION_TOKENS, FULL, Case, Preset, cases_of, memory_cases_of
 from latpix.benchmark.ceilings import device_name, measure_ceilings
 from latpix.benchmark.measure import EFFORTS, Comparison, Effort, compare
 from latpix.benchmark.peak import measure_peak
@@ -16,7 +16,6 @@ from latpix.benchmark.report import head, memory_row, row_of
 from latpix.devices import cpu_has_bfloat16, free_memory, pick_device
 from latpix.errors import OptionError, UsageError
 
-Preset = Literal["cpu", "gpu"]
 HEADS = {64: FULL.network.heads, 72: FULL.network.pixel_heads}  # by the width of one
 
 
@@ -36,7 +35,7 @@ def preset_of(device: str, preset: str | None) -> tuple[torch.device, Preset]:
 def names_of(preset: Preset) -> list[str]:
     """Every case of a preset."""
     attention = [f"attention-{n}-{width}" for n in ATTENTION_TOKENS for width in HEADS] if preset == "gpu" else []
-    return [*(case.name for case in (*PRESETS[preset], *MEMORY[preset])), *attention]
+    return [*(case.name for case in (*cases_of(preset), *memory_cases_of(preset))), *attention]
 
 
 def bench(
@@ -85,14 +84,14 @@ def bench(
         peak = None if case is None else measure_peak(case, device, found.ours.dtype)
         document["cases"].append(row_of(found, peak, ceilings))
 
-    for case in [only] if only else PRESETS[preset]:
+    for case in [only] if only else cases_of(preset):
         if only or asked(case.name):
             on_case(case.name)
             with one_thread(device):
                 comparisons = compare(case, device, dtypes, effort, watch=profile)
             for found in comparisons:
                 note(found, case=case)
-    for case in () if only else MEMORY[preset]:
+    for case in () if only else memory_cases_of(preset):
         if asked(case.name):
             on_case(case.name)
             document["memory"].append(memory_row(case, dtypes[-1], measure_peak(case, device, dtypes[-1])))
