@@ -6,6 +6,7 @@ grows by: from the moment when the weights are there and the libraries that a de
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from latpix.benchmark.cases import Case, decoder_of, inputs_of
 from latpix.checkpoints.load import peak_resident_bytes
 from latpix.decoder import Decoder
+from latpix.errors import BenchmarkError
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -28,12 +30,22 @@ class Peak:
 
 
 def measure_peak(case: Case, device: torch.device, dtype: str) -> Peak:
-    """One decode of the case."""
+    """One decode of the case.
+
+    Raises:
+        BenchmarkError: its process was ended, as happens where memory runs out.
+    """
     if device.type != "cpu":
         return _on_accelerator(case, device, dtype)
     context = multiprocessing.get_context("spawn")  # a fork would begin with this process's memory
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_on_cpu, case, dtype).result()
+        try:
+            return pool.submit(_on_cpu, case, dtype).result()
+        except BrokenProcessPool:
+            raise BenchmarkError(
+                f"{case.name} in {dtype}: the process that measures its memory was ended, most likely for want of memory. "
+                "Leave the case out (--case names those to run), or free some memory."
+            ) from None
 
 
 def _on_cpu(case: Case, dtype: str) -> Peak:

@@ -10,7 +10,7 @@ import torch
 from latpix.benchmark.attention import compare_attention
 from latpix.benchmark.cases import ATTENTION_TOKENS, FULL, Case, Preset, cases_of, memory_cases_of
 from latpix.benchmark.ceilings import device_name, measure_ceilings
-from latpix.benchmark.measure import EFFORTS, Comparison, Effort, compare
+from latpix.benchmark.measure import EFFORTS, Comparison, compare
 from latpix.benchmark.peak import measure_peak
 from latpix.benchmark.report import head, memory_row, row_of
 from latpix.devices import cpu_has_bfloat16, free_memory, pick_device
@@ -45,7 +45,6 @@ def bench(
     names: Sequence[str] = (),
     only: Case | None = None,
     profile: bool = False,
-    effort: Effort | None = None,
     on_case: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
     """Measure.
@@ -56,7 +55,6 @@ def bench(
         names: of the preset's cases; default all.
         only: this case instead of the preset's.
         profile: time every case's stages.
-        effort: another than the preset's.
         on_case: told before each case starts.
 
     Returns:
@@ -73,7 +71,7 @@ def bench(
     def asked(name: str) -> bool:
         return not names or name in names
 
-    effort = effort or EFFORTS[preset]
+    effort = EFFORTS[preset]
     dtypes = types_of(device)
     with one_thread(device):
         ceilings = measure_ceilings(device, set(dtypes))
