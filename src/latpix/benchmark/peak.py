@@ -43,8 +43,8 @@ def measure_peak(case: Case, device: torch.device, dtype: str) -> Peak:
             return pool.submit(_on_cpu, case, dtype).result()
         except BrokenProcessPool:
             raise BenchmarkError(
-                f"{case.name} in {dtype}: the process that measures its memory was ended, most likely for want of memory. "
-                "Leave the case out (--case names those to run), or free some memory."
+                f"{case.name} in {dtype}: the process that measures its memory was ended, most likely for want of "
+                "memory. Leave the case out (--case names those to run), or free some memory."
             ) from None
 
 
