@@ -5,7 +5,7 @@ accelerator's is its events, which do not make it wait.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from latpix.benchmark.traffic import Traffic
+from latpix.network.config import NetworkConfig
 from latpix.network.model import Denoiser
 
-# Parts of a decode, by the part of the network that computes them.
-STAGES = ("base", "latent", "heads", "gates", "patch", "pixel", "rest")
+# Parts of a decode, by the part of the network that computes them. The last patch block may do less than the others.
+STAGES = ("base", "latent", "heads", "gates", "patch", "last patch", "pixel", "rest")
 Stamp = Any  # a moment: seconds, or an event of the device
 
 
@@ -61,13 +62,14 @@ class Laps:
         self.stages.append(stage)
         self.stamps.append(self.meter.now())
 
-    def see(self, name: str, _value: Tensor) -> None:
-        """What the plain implementation shows, as the end of a stage."""
+    def seeing(self, config: NetworkConfig) -> Callable[[str, Tensor], None]:
+        """For the plain implementation: what it shows, as ends of stages."""
         ends = {"tokens": "latent", "features": "heads", "patch_block": "patch", "pixel_block": "pixel"}
-        if name.endswith(".in") or name == "condition":
-            self.done("gates")
-        else:
-            self.done(ends.get(name.split(".")[0], "rest"))
+        ends |= {f"patch_block.{config.depth - 1}": "last patch"}
+        ends |= {f"patch_block.{i}.in": "gates" for i in range(0, config.depth, config.gate_interval)}
+        ends |= {f"patch_block.{i}.in": "rest" for i in range(config.depth) if i % config.gate_interval}
+        ends |= {"condition": "gates"} if config.pixel_gate else {}
+        return lambda name, _value: self.done(ends.get(name, ends.get(name.split(".")[0], "rest")))
 
     def by_stage(self) -> dict[str, float]:
         """Seconds, or bytes; call the meter's ``wait`` first."""
@@ -100,7 +102,8 @@ def watching(network: Denoiser, laps: Laps) -> Iterator[None]:
 
 def _modules(network: Denoiser) -> dict[str, list[nn.Module]]:
     """The modules of each stage; none lies in another."""
-    found: dict[str, list[nn.Module]] = {"patch": [*network.patch_blocks], "pixel": [*network.pixel_blocks]}
+    *patch, last = network.patch_blocks
+    found: dict[str, list[nn.Module]] = {"patch": patch, "last patch": [last], "pixel": [*network.pixel_blocks]}
     if network.config.latent_channels:
         pixel_gate = network.pixel_gate
         found["gates"] = [*network.gates, *([] if pixel_gate is None else [pixel_gate])]

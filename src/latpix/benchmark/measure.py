@@ -151,13 +151,14 @@ def plain_run(case: Case, decoder: Decoder, given: Mapping[str, Tensor], dtype: 
 
     @torch.no_grad()
     def run(laps: Laps) -> Tensor:
+        see = laps.seeing(config)
         with torch.autocast(device.type, getattr(torch, dtype)) if lower else nullcontext():
             if config.base_widths:
                 known["image"] = plain_base.paint_base(config, parameters, given["latent"], sigma)
                 laps.done("base")
 
             def predict(x_t: Tensor, timestep: Tensor) -> Tensor:
-                return plain.predict(config, parameters, x_t, timestep, **known, see=laps.see)
+                return plain.predict(config, parameters, x_t, timestep, **known, see=see)
 
             return plain_sampling.sample_student(
                 predict, noise, times, kind=sampling.sampler, prediction=sampling.prediction
@@ -221,7 +222,7 @@ def whole_decode(case: Case, stages: Mapping[str, float], once: set[str]) -> dic
         return dict(stages)
     short, whole = case.row.network, case.whole
     more = {
-        "patch": whole.depth / short.depth,
+        "patch": (whole.depth - 1) / (short.depth - 1),
         "pixel": whole.pixel_depth / short.pixel_depth,
         **dict.fromkeys(("gates", "heads"), _gates(whole) / _gates(short)),
     }
