@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from latpix.checkpoints.load import LoadedCheckpoint, load, peek, stored
@@ -161,12 +162,20 @@ def drawn(config: NetworkConfig, device: torch.device, dtype: torch.dtype) -> De
     return network.requires_grad_(False)
 
 
-def inputs_of(case: Case, device: torch.device) -> dict[str, Tensor]:
-    """The latent [1, c, h, w], and the caption's states [1, l, k] where the network reads one."""
+@dataclass(frozen=True)
+class Given:
+    """What is decoded."""
+
+    latent: Float[Tensor, "1 c h w"]
+    caption: Float[Tensor, "1 l k"] | None  # states; None where the network reads none
+
+
+def inputs_of(case: Case, device: torch.device) -> Given:
+    """A random latent and caption, the same every time."""
     generator = torch.Generator(device).manual_seed(1)
     config = case.row.network
-    given = {"latent": torch.randn(1, config.latent_channels, *case.cells, generator=generator, device=device)}
-    if config.caption_width:
-        shape = (1, config.caption_length, config.caption_width)
-        given["caption"] = torch.randn(shape, generator=generator, device=device)
-    return given
+    latent = torch.randn(1, config.latent_channels, *case.cells, generator=generator, device=device)
+    if not config.caption_width:
+        return Given(latent, None)
+    words = (1, config.caption_length, config.caption_width)
+    return Given(latent, torch.randn(words, generator=generator, device=device))

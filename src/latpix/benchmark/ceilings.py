@@ -1,5 +1,6 @@
 """What the device can do at most, measured in the same run: its matrix products and its memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def _product(clock: Clock, side: int, dtype: torch.dtype) -> float:
     return _best(clock, lambda: torch.mm(a, b))
 
 
-def _best(clock: Clock, work) -> float:
+def _best(clock: Clock, work: Callable[[], object]) -> float:
     """Seconds of the quickest try, the first one apart."""
     work()
     seconds = []

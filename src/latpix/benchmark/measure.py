@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from latpix.benchmark import plain, plain_base, plain_sampling
-from latpix.benchmark.cases import Case, decoder_of, inputs_of
+from latpix.benchmark.cases import Case, Given, decoder_of, inputs_of
 from latpix.benchmark.clock import Clock, Laps, Meter, watching
 from latpix.benchmark.traffic import Traffic
 from latpix.decoder import Decoder
@@ -138,7 +138,7 @@ def compare(
     ]
 
 
-def plain_run(case: Case, decoder: Decoder, given: Mapping[str, Tensor], dtype: str) -> Run:
+def plain_run(case: Case, decoder: Decoder, given: Given, dtype: str) -> Run:
     """A decode by the plain implementation, with the decoder's weights in float32."""
     device, config, sampling = decoder.device, decoder.network.config, case.row.sampling
     # Fresh leaves that ask for gradients: autocast keeps its copies of no others, and upstream's are such.
@@ -146,19 +146,29 @@ def plain_run(case: Case, decoder: Decoder, given: Mapping[str, Tensor], dtype: 
     noise = noise_field([SEED], 3, case.height, case.width, device=device)
     times = plain_sampling.student_times(sampling.times, case.steps).to(device)
     sigma = torch.zeros(1, device=device)
-    known = {**given, "latent_sigma": sigma}
     lower = dtype != "float32"
 
     @torch.no_grad()
     def run(laps: Laps) -> Tensor:
         see = laps.seeing(config)
         with torch.autocast(device.type, getattr(torch, dtype)) if lower else nullcontext():
+            image = None
             if config.base_widths:
-                known["image"] = plain_base.paint_base(config, parameters, given["latent"], sigma)
+                image = plain_base.paint_base(config, parameters, given.latent, sigma)
                 laps.done("base")
 
             def predict(x_t: Tensor, timestep: Tensor) -> Tensor:
-                return plain.predict(config, parameters, x_t, timestep, **known, see=see)
+                return plain.predict(
+                    config,
+                    parameters,
+                    x_t,
+                    timestep,
+                    latent=given.latent,
+                    latent_sigma=sigma,
+                    caption=given.caption,
+                    image=image,
+                    see=see,
+                )
 
             return plain_sampling.sample_student(
                 predict, noise, times, kind=sampling.sampler, prediction=sampling.prediction
@@ -167,12 +177,14 @@ def plain_run(case: Case, decoder: Decoder, given: Mapping[str, Tensor], dtype: 
     return run
 
 
-def our_run(case: Case, decoder: Decoder, given: Mapping[str, Tensor], *, watch: bool) -> Run:
+def our_run(case: Case, decoder: Decoder, given: Given, *, watch: bool) -> Run:
     """A decode as a user asks for it."""
 
     def run(laps: Laps) -> Tensor:
         with watching(decoder.network, laps) if watch else nullcontext():
-            return decoder.decode(**given, latent_sigma=0.0, seed=SEED, steps=case.steps, tile="off")
+            return decoder.decode(
+                given.latent, caption=given.caption, latent_sigma=0.0, seed=SEED, steps=case.steps, tile="off"
+            )
 
     return run
 

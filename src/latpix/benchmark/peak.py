@@ -57,7 +57,7 @@ def _on_cpu(case: Case, dtype: str) -> Peak:
     if RESET.exists():
         RESET.write_text("5")  # the highest so far is forgotten: the first page of proc(5), clear_refs
     before = _resident()
-    decoder.decode(**given, seed=0, steps=case.steps, tile="off")
+    decoder.decode(given.latent, caption=given.caption, seed=0, steps=case.steps, tile="off")
     peak = peak_resident_bytes()
     return Peak(peak - before, _weights(decoder), peak)
 
@@ -75,7 +75,7 @@ def _on_accelerator(case: Case, device: torch.device, dtype: str) -> Peak:
     torch.accelerator.empty_cache()
     torch.accelerator.reset_peak_memory_stats(device)
     before = torch.accelerator.memory_allocated(device)
-    decoder.decode(**given, seed=0, steps=case.steps, tile="off")
+    decoder.decode(given.latent, caption=given.caption, seed=0, steps=case.steps, tile="off")
     torch.accelerator.synchronize(device)
     return Peak(torch.accelerator.max_memory_allocated(device) - before, _weights(decoder), None)
 

@@ -13,6 +13,7 @@ width.
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -382,7 +383,7 @@ def steps_of_call(
     parameters: Parameters,
     x_t: Float[Tensor, "b 3 H W"],
     timestep: Float[Tensor, " b"],
-    **inputs: Tensor | None,
+    **inputs: Any,
 ) -> dict[str, Tensor]:
     """Everything that ``predict`` shows, by name; arguments as there."""
     seen: dict[str, Tensor] = {}

@@ -59,7 +59,7 @@ def roofline(document: Mapping[str, Any]) -> str:
 
 
 def _point(row: Mapping[str, Any], prefix: str, ms: float) -> Point:
-    return row["flops"] / row[f"{prefix}traffic_bytes"], row["flops"] / (ms / 1000)
+    return float(row["flops"] / row[f"{prefix}traffic_bytes"]), float(row["flops"] / (ms / 1000))
 
 
 def _decades(values: list[float]) -> tuple[int, int]:
