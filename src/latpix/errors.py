@@ -14,7 +14,8 @@
     ├── DownloadError       a file that the hub did not give
     ├── ManifestError       a line of a manifest that cannot be used
     ├── DataError           shards of training samples that are missing, damaged, or not what the loader needs
-    └── TrainingError       a run that cannot go on: its loss is no number, its folder holds another run
+    ├── TrainingError       a run that cannot go on: its loss is no number, its folder holds another run
+    └── BenchmarkError      a measurement that does not count: wrong numbers, or slower than it was
 
 One warning, ``MemoryWarning``: memory ran out, and the work went on in a way that takes less.
 
@@ -92,6 +93,10 @@ class DataError(LatpixError):
 
 class TrainingError(LatpixError):
     """A training run cannot go on."""
+
+
+class BenchmarkError(LatpixError):
+    """What was measured computes something else than it should, or is slower or larger than it was."""
 
 
 class MemoryWarning(RuntimeWarning):

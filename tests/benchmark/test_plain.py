@@ -210,10 +210,18 @@ def test_cutting_and_joining_are_inverse():
     assert torch.equal(plain.join(plain.cut(picture, 4), (2, 3)), picture)
 
 
-def test_attention_written_out_is_torchs():
+def test_attention_is_the_softmax_of_scaled_products():
     q, k, v = torch.randn(3, 2, 7, 2, 8).unbind(0)
-    heads_first = (x.transpose(1, 2) for x in (q, k, v))
-    close(plain.attend(q, k, v), F.scaled_dot_product_attention(*heads_first).transpose(1, 2).flatten(2))
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / 8**0.5
+    close(plain.attend(q, k, v), torch.einsum("bhqk,bkhd->bqhd", scores.softmax(dim=-1), v).flatten(2))
+
+
+def test_nothing_is_shown_but_what_is_asked_for_and_the_last_is_the_output():
+    network, given = small_network(SMALL), small_inputs(SMALL)
+    parameters = dict(network.named_parameters())
+    seen = plain.steps_of_call(SMALL, parameters, **given)
+    assert list(seen)[-1] == "output"
+    assert torch.equal(seen["output"], plain.predict(SMALL, parameters, **given))
 
 
 def test_bfloat16_weights_are_widened():

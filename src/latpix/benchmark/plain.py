@@ -1,7 +1,8 @@
 """The network call written out step by step: slow, obvious, and the oracle of the tests.
 
-Everything is float32 and computed anew at every call; nothing is hoisted, cut in chunks, or shared with the network
-package except the configuration and the names of the parameters. A line here can be read beside the paper it states.
+Everything is float32 (or what autocast makes of it) and computed anew at every call; nothing is hoisted, cut in chunks,
+or shared with the network package except the configuration and the names of the parameters. A line here can be read
+beside the paper it states.
 
 Source: PiD's published description: MMDiT blocks (Esser et al. 2024) over patches, pixel blocks with a modulation per
 pixel (Yu et al. 2025, PixelDiT), DPM-Solver++ 2M (Lu et al. 2022) and renoising (Yin et al. 2024, DMD2). Letters:
@@ -10,8 +11,9 @@ width.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +36,15 @@ def linear(p: Parameters, name: str, x: Tensor) -> Tensor:
 
 def rms_norm(p: Parameters, name: str, x: Tensor) -> Tensor:
     """x / root mean square of the last axis, times the learned weight."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * p[f"{name}.weight"]
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype) * p[f"{name}.weight"]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v, heads merged; q, k and v are [b, n, heads, d]."""
-    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-    return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(dim=-1), v).flatten(2)
+    """softmax(q k^T / sqrt(d)) v, heads merged; q, k and v are [b, n, heads, d]. Torch's own: the scores of a large
+    picture fit nowhere."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
@@ -50,25 +54,27 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     return torch.stack([re * cos - im * sin, re * sin + im * cos], dim=-1).flatten(-2)
 
 
-def picture_angles(c: NetworkConfig, grid: Grid, d: int) -> Tensor:
+def picture_angles(c: NetworkConfig, grid: Grid, d: int, device: torch.device | None = None) -> Tensor:
     """Angles [n, d/2] of a grid's tokens: positions always span 0 to 16, columns and rows alternate, columns first."""
     theta = [10000.0, 10000.0]  # of rows, of columns
     if c.rope_reference is not None and d // 2 > 2:  # "ntk_aware"
         power = (d // 2) / (d // 2 - 2)
         theta = [10000.0 * (g / (r // c.patch_size)) ** power for g, r in zip(grid, c.rope_reference, strict=True)]
-    angles = torch.empty(*grid, d // 4, 2)
-    rows, columns = torch.linspace(0, 16, grid[0])[:, None, None], torch.linspace(0, 16, grid[1])[None, :, None]
-    k = torch.arange(d // 4).float()
+    angles = torch.empty(*grid, d // 4, 2, device=device)
+    rows, columns = (torch.linspace(0, 16, count, device=device)[:, None] for count in grid)
+    rows, columns = rows[:, None], columns[None]
+    k = torch.arange(d // 4, device=device).float()
     angles[..., 0] = columns * theta[1] ** (-4 * k / d)
     angles[..., 1] = rows * theta[0] ** (-4 * k / d)
     return angles.view(grid[0] * grid[1], d // 2)
 
 
-def caption_angles(c: NetworkConfig, length: int, d: int) -> Tensor:
+def caption_angles(c: NetworkConfig, length: int, d: int, device: torch.device | None = None) -> Tensor:
     """Angles [l, d/2] of a caption's tokens; zero where the configuration leaves them unrotated."""
     if c.caption_rope_theta is None:
-        return torch.zeros(length, d // 2)
-    return torch.arange(length).float()[:, None] * c.caption_rope_theta ** (-2 * torch.arange(d // 2).float() / d)
+        return torch.zeros(length, d // 2, device=device)
+    frequencies = c.caption_rope_theta ** (-2 * torch.arange(d // 2, device=device).float() / d)
+    return torch.arange(length, device=device).float()[:, None] * frequencies
 
 
 def windows(c: NetworkConfig, grid: Grid, block: int) -> list[tuple[list[int], list[int]]]:
@@ -86,9 +92,12 @@ def windows(c: NetworkConfig, grid: Grid, block: int) -> list[tuple[list[int], l
 
 
 def picture_attention(c: NetworkConfig, q: Tensor, k: Tensor, v: Tensor, grid: Grid, block: int) -> Tensor:
-    """Self-attention of a grid's tokens, window by window; a network without windows has one, the whole grid."""
-    table = picture_angles(c, grid if c.attention_window is None else (c.attention_window,) * 2, q.shape[-1])
-    out = torch.full_like(q.flatten(2), math.nan)
+    """Self-attention of a grid's tokens, window by window where there are windows."""
+    side = c.attention_window
+    table = picture_angles(c, grid if side is None else (side, side), q.shape[-1], q.device)
+    if side is None:
+        return attend(rotate(q, table), rotate(k, table), v)
+    out = torch.full_like(v.flatten(2), math.nan)
     for here, inside in windows(c, grid, block):
         out[:, here] = attend(rotate(q[:, here], table[inside]), rotate(k[:, here], table[inside]), v[:, here])
     return out
@@ -102,7 +111,8 @@ def queries_keys_values(p: Parameters, name: str, x: Tensor, heads: int) -> tupl
 
 def time_embedding(p: Parameters, timestep: Tensor) -> Tensor:
     """[b, 1, d] of timesteps [b] in 0..1000; the longest period's constant is 10, cosines stand first."""
-    angles = timestep.float()[:, None] * torch.exp(-math.log(10) * torch.arange(128).float() / 128)
+    places = torch.arange(128, device=timestep.device).float()
+    angles = timestep.float()[:, None] * torch.exp(-math.log(10) * places / 128)
     wave = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return linear(p, "time_embedding.down", F.silu(linear(p, "time_embedding.up", wave)))[:, None]
 
@@ -145,7 +155,7 @@ def nearest(x: Tensor, rows: int, columns: int) -> Tensor:
     """Cell min(in - 1, floor(out_index * in/out)), the product in float32 because some sizes depend on it."""
     for axis, size in ((2, rows), (3, columns)):
         step = torch.tensor(x.shape[axis] / size, dtype=torch.float32)
-        cell = (torch.arange(size, dtype=torch.float32) * step).floor().long()
+        cell = (torch.arange(size, dtype=torch.float32) * step).floor().long().to(x.device)
         x = x.index_select(axis, cell.clamp(max=x.shape[axis] - 1))
     return x
 
@@ -220,7 +230,8 @@ def patch_block(
         mixed = {"image": picture_attention(c, q["image"], k["image"], v["image"], grid, i)}
     else:
         assert c.attention_window is None, "windows are for networks without captions"
-        table = torch.cat([caption_angles(c, caption.shape[1], d), picture_angles(c, grid, d)])
+        angles = caption_angles(c, caption.shape[1], d, tokens.device), picture_angles(c, grid, d, tokens.device)
+        table = torch.cat(angles)
         q_all, k_all, v_all = (torch.cat([x["caption"], x["image"]], dim=1) for x in (q, k, v))
         out = attend(rotate(q_all, table), rotate(k_all, table), v_all)
         mixed = {"caption": out[:, : caption.shape[1]], "image": out[:, caption.shape[1] :]}
@@ -247,11 +258,12 @@ def join(patches: Tensor, grid: Grid) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, grid[0] * x.shape[3], grid[1] * x.shape[4])
 
 
-def pixel_positions(e: int, height: int, width: int) -> Tensor:
+def pixel_positions(e: int, height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Sines and cosines [1, e, H, W] of every pixel's column, then of its row; float64 until done."""
-    frequencies = 10000.0 ** (-torch.arange(e // 4, dtype=torch.float64) / (e // 4))[:, None, None]
-    column = (torch.arange(width).double()[None, :] * frequencies).expand(-1, height, -1)
-    row = (torch.arange(height).double()[:, None] * frequencies).expand(-1, -1, width)
+    quarter = torch.arange(e // 4, dtype=torch.float64, device=device)
+    frequencies = 10000.0 ** (-quarter / (e // 4))[:, None, None]
+    column = (torch.arange(width, device=device).double()[None, :] * frequencies).expand(-1, height, -1)
+    row = (torch.arange(height, device=device).double()[:, None] * frequencies).expand(-1, -1, width)
     return torch.cat([column.sin(), column.cos(), row.sin(), row.cos()])[None].float()
 
 
@@ -272,8 +284,12 @@ def pixel_block(c: NetworkConfig, p: Parameters, j: int, pixels: Tensor, conditi
 # The network ----------------------------------------------------------------------------------------------------------
 
 
+def quietly(name: str, value: Tensor) -> None:
+    """Look at nothing."""
+
+
 @torch.no_grad()
-def steps_of_call(
+def predict(
     config: NetworkConfig,
     parameters: Parameters,
     x_t: Float[Tensor, "b 3 H W"],
@@ -284,8 +300,9 @@ def steps_of_call(
     caption: Float[Tensor, "b l e"] | None = None,
     image: Float[Tensor, "b ci hi wi"] | None = None,
     keep: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """One network call, with everything worth a look on its way.
+    see: Callable[[str, Tensor], None] = quietly,
+) -> Float[Tensor, "b 3 H W"]:
+    """One network call: velocity or x0, whichever the network was trained for.
 
     Args:
         config: of the network.
@@ -297,13 +314,10 @@ def steps_of_call(
         caption: its embedding; longer than the learned positions, it is cut.
         image: a picture at native size, for a network that reads one; at output size, for one that adds to it.
         keep: multiplies every latent feature of a sample.
-
-    Returns:
-        By name, in order of computation; the last is "output".
+        see: told by name of everything worth a look, in order of computation; the last is "output".
     """
-    c, p = config, {name: value.detach().float() for name, value in parameters.items()}
+    c, p = config, {name: value.float() for name, value in parameters.items()}
     grid = (x_t.shape[2] // c.patch_size, x_t.shape[3] // c.patch_size)
-    seen: dict[str, Tensor] = {}
 
     base, features = None, list[Tensor]()
     if c.base_widths:
@@ -311,14 +325,18 @@ def steps_of_call(
         base, image = image, F.avg_pool2d(image, c.scale)
     if latent is not None or image is not None:
         tokens, tapped = latent_tokens(c, p, latent, image, grid)
-        kept = 1.0 if keep is None else keep.float().view(-1, 1, 1)
-        heads = [f"heads.{k}" for k in range(c.latent_outputs)] + ["pixel_head"] * c.pixel_gate
-        features = [kept * linear(p, f"latent_projection.{head}", tokens) for head in heads]
-        seen |= {f"features.{k}": feature for k, feature in enumerate(features)}
+        see("tokens", tokens)
+        for head in [f"heads.{k}" for k in range(c.latent_outputs)] + ["pixel_head"] * c.pixel_gate:
+            feature = linear(p, f"latent_projection.{head}", tokens)
+            if keep is not None:
+                feature = keep.float().view(-1, 1, 1) * feature
+            see(f"features.{len(features)}", feature)
+            features.append(feature)
         if c.rgb_head is not None and "latent_projection.rgb_head.up.weight" in p:
-            seen["rgb"] = rgb_head(c, p, tapped, grid) * (1.0 if keep is None else keep.float().view(-1, 1, 1, 1))
+            see("rgb", rgb_head(c, p, tapped, grid) * (1.0 if keep is None else keep.float().view(-1, 1, 1, 1)))
 
-    time = seen["time"] = time_embedding(p, timestep)  # [b, 1, d]
+    time = time_embedding(p, timestep)  # [b, 1, d]
+    see("time", time)
     words = None
     if c.caption_width and caption is not None:
         words = rms_norm(
@@ -328,41 +346,46 @@ def steps_of_call(
 
     patches = cut(x_t, c.patch_size).mT.flatten(2)  # [b, n, 3*p*p], channels slowest
     hidden = linear(p, "patch_embedding", patches)  # [b, n, d]
+    see("patches", hidden)
     for i in range(c.depth):
         if features and i % c.gate_interval == 0:
             assert latent_sigma is not None
             k = i // c.gate_interval
             hidden = gated(p, f"gates.{k}", hidden, features[k], latent_sigma)
-        seen[f"patch_block.{i}.in"] = hidden
+        see(f"patch_block.{i}.in", hidden)
         hidden, words = patch_block(c, p, i, hidden, words, F.silu(time), grid)
-        seen[f"patch_block.{i}"] = hidden
+        see(f"patch_block.{i}", hidden)
 
     condition = F.silu(time + hidden)
     if features and c.pixel_gate:
         assert latent_sigma is not None
         condition = gated(p, "pixel_gate", condition, features[-1], latent_sigma)
-    seen["condition"] = condition
+    see("condition", condition)
 
-    positions = pixel_positions(c.pixel_width, *x_t.shape[2:])
+    positions = pixel_positions(c.pixel_width, *x_t.shape[2:], x_t.device)
     pixels = linear(p, "pixel_embedding", x_t.movedim(1, -1)).movedim(-1, 1) + positions  # [b, e, H, W]
-    pixels = seen["pixels"] = cut(pixels, c.patch_size)  # [b, n, p*p, e]
+    pixels = cut(pixels, c.patch_size)  # [b, n, p*p, e]
+    see("pixels", pixels)
     for j in range(c.pixel_depth):
-        pixels = seen[f"pixel_block.{j}"] = pixel_block(c, p, j, pixels, condition, grid)
+        pixels = pixel_block(c, p, j, pixels, condition, grid)
+        see(f"pixel_block.{j}", pixels)
 
     painted = linear(p, "final_proj", rms_norm(p, "final_norm", pixels))  # [b, n, p*p, 3]
     out = join(painted, grid)
     if base is not None:
         out = out + base
-    seen["output"] = out
-    return seen
+    see("output", out)
+    return out
 
 
-def predict(
+def steps_of_call(
     config: NetworkConfig,
     parameters: Parameters,
     x_t: Float[Tensor, "b 3 H W"],
     timestep: Float[Tensor, " b"],
-    **inputs: Tensor | None,
-) -> Float[Tensor, "b 3 H W"]:
-    """One network call: velocity or x0, whichever the network was trained for; arguments as ``steps_of_call``."""
-    return steps_of_call(config, parameters, x_t, timestep, **inputs)["output"]
+    **inputs: Any,
+) -> dict[str, Tensor]:
+    """Everything that ``predict`` shows, by name; arguments as there."""
+    seen: dict[str, Tensor] = {}
+    predict(config, parameters, x_t, timestep, **inputs, see=seen.__setitem__)
+    return seen

@@ -36,6 +36,7 @@ COMMANDS = (
     "distill",
     "doctor",
     "evaluate",
+    "bench",
     "verify",
 )
 MISUSED, INTERRUPTED = 2, 130
