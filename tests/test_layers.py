@@ -15,7 +15,7 @@ LAYERS = [  # from the top; a part imports itself and what stands below its line
     "decoder batching pid_vae",
     "per_picture",
     "captions backbones checkpoints data plan",
-    "tiling distributed devices efficientnet libraries",
+    "tiling team distributed devices efficientnet libraries",
     "network sampling latents",
     "files",
     "errors resources __version__",

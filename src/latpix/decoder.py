@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
-from latpix.devices import parse_bytes, pick_device, pick_dtype
+from latpix.devices import has_fp8, parse_bytes, pick_device, pick_dtype
 from latpix.errors import CheckpointError, OptionError
 from latpix.files.latent_files import Latent
 from latpix.latents.check import check_latent
@@ -29,6 +29,7 @@ from latpix.sampling.guidance import guide
 from latpix.sampling.noise import noise_field
 from latpix.sampling.samplers import Denoise, OnStep, sample_multistep, sample_ode, sample_renoise
 from latpix.sampling.schedules import Times, solver_times, student_times
+from latpix.team import Team
 from latpix.tiling import Tile, cut_tiles, tiled
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
@@ -43,6 +44,9 @@ class Decoder:
         self.network = loaded.network
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
+        # Set, every decode is shared among its processes, which all must call it with the same arguments; each gets the
+        # picture, which is that of one process to rounding.
+        self.team: Team | None = None
 
     @classmethod
     def load(
@@ -74,6 +78,11 @@ class Decoder:
             raise CheckpointError(
                 f'"{loaded.row.name}" paints from text alone: it reads no latent, so it cannot decode one. '
                 "`latpix checkpoints list` shows the checkpoints that do."
+            )
+        if "fp8" in loaded.kinds and not has_fp8(picked):
+            raise OptionError(
+                f'"{loaded.path}" holds fp8 weights, which are for NVIDIA H100 and newer, and this is {picked}. '
+                "Quantize to int8, which is as small and more exact: latpix quantize CHECKPOINT -o FILE --to int8."
             )
         return cls(loaded, picked, picked_dtype)
 
@@ -244,7 +253,7 @@ class Decoder:
         tiles: Sequence[Tile],
     ) -> Denoise:
         """The network with its condition bound, tile by tile."""
-        cell = self.space.downsample * self.checkpoint.scale
+        cell, team = self.space.downsample * self.checkpoint.scale, self.team
 
         def bind(tile: Tile) -> Denoise:
             condition = self.network.condition(
@@ -255,9 +264,15 @@ class Decoder:
                 caption=caption,
                 image=None if image is None else tile.crop(image, cell),
             )
+            if team is not None and len(tiles) == 1:
+                shared = team.predict(self.network, condition)
+                return lambda x_t, t: shared(x_t, TIMESTEP_SCALE * t)
             return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
 
-        return tiled([bind(tile) for tile in tiles], tiles, cell)
+        if team is None or len(tiles) == 1:
+            return tiled([bind(tile) for tile in tiles], tiles, cell)
+        own = [None if tile is None else bind(tile) for tile in team.share(tiles)]
+        return tiled(own, tiles, cell, team.sum)
 
     def _times(self, steps: int | None, h: int, w: int) -> Times:
         """The schedule of a decode of ``h`` x ``w`` cells."""

@@ -56,6 +56,11 @@ def cpu_has_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def has_fp8(device: torch.device) -> bool:
+    """Whether the device multiplies fp8 in hardware, with a scale for each row: NVIDIA H100 and newer."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def free_memory() -> None:
     """Give back what nobody holds any more, to the accelerator too."""
     gc.collect()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from latpix.batching.outputs import Work
     from latpix.batching.paint import Painting
     from latpix.decoder import Decoder
+    from latpix.distributed import Ranks
+    from latpix.team import Team
 
 SHIPPED = "flux2-tiny"
 
@@ -53,6 +56,22 @@ def default_checkpoint(spaces: Collection[str]) -> str:
         return SHIPPED
     listed = [f'space "{space}": {", ".join(row.name for row in advised(space))}' for space in sorted(spaces)]
     raise CheckpointError(f"name a --checkpoint; {SHIPPED} does not read these latents. Of {'; '.join(listed)}.")
+
+
+def make_together(screen: Screen, ranks: "Ranks", inputs: int) -> bool:
+    """Whether all processes make each picture: there are more of them than inputs. Then only the first one speaks."""
+    together = ranks.size > inputs
+    if together and ranks.rank > 0:
+        screen.mute()
+    return together
+
+
+def team_of(together: bool, device: str) -> "AbstractContextManager[Team | None]":
+    """The processes that make each picture together, met; None where each has jobs of its own."""
+    from latpix.devices import pick_device
+    from latpix.team import meet
+
+    return meet(pick_device(device)) if together else nullcontext()
 
 
 def painting_of(given: dict[str, Any]) -> "Painting":

@@ -28,6 +28,7 @@ COMMANDS = (
     "generate",
     "caption",
     "checkpoints",
+    "quantize",
     "data",
     "train",
     "distill",

@@ -82,7 +82,7 @@ class Scope:
         if self.windows is None:
             return attend(rotate(q, self.rotation), self.seen(rotate(k, self.rotation)), self.seen(v))
         batch = len(q)
-        q, k, v = (self.windows.split(x) for x in (q, k, v))
+        q, k, v = (self.windows.split(self.seen(x)) for x in (q, k, v))
         out = attend(rotate(q, self.rotation), rotate(k, self.rotation), v, self.windows.mask(batch))
         return self.windows.merge(out, batch)
 
