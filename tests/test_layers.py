@@ -17,7 +17,7 @@ LAYERS = [  # from the top; a part imports itself and what stands below its line
     "captions backbones checkpoints data plan",
     "tiling team distributed devices efficientnet libraries",
     "network sampling latents",
-    "files",
+    "files arithmetic",
     "errors resources __version__",
 ]
 LEVEL = {part: level for level, line in enumerate(LAYERS) for part in line.split()}

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latpix.arithmetic import sound
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
 from latpix.devices import has_fp8, parse_bytes, pick_device, pick_dtype
@@ -169,15 +170,16 @@ class Decoder:
         pictures = []
         for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
             report = _count_on(on_step, k * count, batch * count)
-            painted = self._paint(
-                story.tensor[k : k + 1].to(self.device, torch.float32),
-                latent_sigma=sigmas[k],
-                captions=[None if c is None else c[k : k + 1] for c in captions],
-                seed=seeds[k],
-                steps=steps,
-                side=side,
-                on_step=report,
-            )
+            with sound(self.device, self.dtype, self.checkpoint.network.head_widths):
+                painted = self._paint(
+                    story.tensor[k : k + 1].to(self.device, torch.float32),
+                    latent_sigma=sigmas[k],
+                    captions=[None if c is None else c[k : k + 1] for c in captions],
+                    seed=seeds[k],
+                    steps=steps,
+                    side=side,
+                    on_step=report,
+                )
             pictures.append(self._fit(painted, story, target))
         return torch.cat(pictures)
 

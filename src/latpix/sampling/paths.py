@@ -18,6 +18,12 @@ Time = Float[Tensor, ""] | Float[Tensor, "b 1 1 1"]  # one of the whole batch, o
 LEAST_TIME = 0.05  # below it an x0 prediction's velocity is damped instead of dividing by almost nothing
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 where the device has none."""
+    without = device.type == "mps" or (device.type == "xpu" and not torch.xpu.get_device_properties(device).has_fp64)
+    return torch.float32 if without else torch.float64
+
+
 def x0_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixels:
     """The picture that ``output`` stands for, float32.
 
@@ -25,7 +31,7 @@ def x0_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixel
     """
     if prediction == "x0":
         return output.float()
-    wide = torch.float32 if x_t.device.type == "mps" else torch.float64
+    wide = widest(x_t.device)
     return (x_t.to(wide) - t.to(wide) * output.to(wide)).float()
 
 
@@ -33,5 +39,5 @@ def velocity_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) ->
     """The velocity that ``output`` stands for; a velocity keeps the network's type."""
     if prediction == "velocity":
         return output
-    wide = torch.float32 if x_t.device.type == "mps" else torch.float64
+    wide = widest(x_t.device)
     return ((x_t.to(wide) - output.to(wide)) / t.to(wide).clamp(min=LEAST_TIME)).float()
