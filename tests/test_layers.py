@@ -13,7 +13,7 @@ LAYERS = [  # from the top; a part imports itself and what stands below its line
     "doctor",
     "training evaluation benchmark",
     "decoder batching pid_vae",
-    "per_picture",
+    "per_picture compiling",
     "captions backbones checkpoints data plan",
     "tiling team distributed devices efficientnet libraries",
     "network sampling latents",

@@ -17,6 +17,7 @@ from torch import Tensor
 from latpix.arithmetic import sound
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
+from latpix.compiling import compile_blocks
 from latpix.devices import has_fp8, parse_bytes, pick_device, pick_dtype
 from latpix.errors import CheckpointError, OptionError
 from latpix.files.latent_files import Latent
@@ -105,6 +106,15 @@ class Decoder:
         """Move the weights to another device."""
         self.device = pick_device(device)
         self.network.to(self.device)
+        return self
+
+    def compile(self) -> Self:
+        """Compile the network's blocks when they run first: the first decodes take longer, the later ones less.
+
+        Raises:
+            OptionError: nothing can be compiled on this machine.
+        """
+        compile_blocks(self.network, self.device)
         return self
 
     @torch.no_grad()

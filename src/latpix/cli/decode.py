@@ -39,6 +39,7 @@ def decode(
     latent_sigmas: tuple[float, ...] | None,
     device: str,
     dtype: str,
+    compiled: bool,
     replace: bool | None,
     picture_format: str | None,
     dry_run: bool,
@@ -78,7 +79,7 @@ def decode(
     if not dry_run:
         asked = embed_captions(screen, asked, work, name, like, where)
     with team_of(together and not dry_run, where) as team:
-        decoder = load_decoder(screen, name, where, dtype, like)
+        decoder = load_decoder(screen, name, where, dtype, like, compiled=compiled and not dry_run)
         decoder.team = team
         return screen.follow(
             work,

@@ -32,8 +32,10 @@ def found_inputs(given: tuple[str, ...], manifest: Path | None, kind: "Kind") ->
     return read_manifest(manifest, kind)
 
 
-def load_decoder(screen: Screen, checkpoint: str, device: str, dtype: str, like: str | None) -> "Decoder":
-    """The decoder, with a word on what was loaded."""
+def load_decoder(
+    screen: Screen, checkpoint: str, device: str, dtype: str, like: str | None, *, compiled: bool = False
+) -> "Decoder":
+    """The decoder, with a word on what was loaded, and on what takes longer the first time."""
     from latpix.decoder import Decoder
 
     start = time.perf_counter()
@@ -41,6 +43,9 @@ def load_decoder(screen: Screen, checkpoint: str, device: str, dtype: str, like:
     kind = str(decoder.dtype).removeprefix("torch.")
     seconds = time.perf_counter() - start
     screen.note(f"{decoder.checkpoint.name} on {decoder.device} in {kind}, loaded in {seconds:.1f} s", level=1)
+    if compiled:
+        decoder.compile()
+        screen.note("compiling: the first picture of the first two sizes takes longer, by up to minutes.")
     return decoder
 
 

@@ -40,6 +40,7 @@ def upscale(
     latent_sigmas: tuple[float, ...] | None,
     device: str,
     dtype: str,
+    compiled: bool,
     replace: bool | None,
     picture_format: str | None,
     dry_run: bool,
@@ -92,7 +93,7 @@ def upscale(
             memory_limit=painting["memory_limit"],
         )
     with team_of(together and not dry_run, where) as team:
-        decoder = load_decoder(screen, name, where, dtype, like)
+        decoder = load_decoder(screen, name, where, dtype, like, compiled=compiled and not dry_run)
         decoder.team = team
         return screen.follow(
             work,
