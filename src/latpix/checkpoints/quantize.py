@@ -22,7 +22,7 @@ from latpix.files.atomic import check_output
 from latpix.network.model import build
 from latpix.network.precision import Linear
 
-# fp8 has 31.5 dB whatever the weights are like, int8 about 40 for normal ones: a layer below this floor has rows with a
+# fp8 has 31.5 dB whatever the weights are like, int8 42 for normal ones: a layer below this floor has rows with a
 # few weights far above the others, which cost the others their digits.
 FLOOR = 28.0  # dB
 
