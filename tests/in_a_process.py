@@ -12,7 +12,8 @@ def run_script(module, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parent), "OMP_NUM_THREADS": "1"}
+    path = [str(Path(module.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         environment.pop(name, None)
     subprocess.run([sys.executable, module.__file__, folder, str(port)], check=True, env=environment, timeout=300)

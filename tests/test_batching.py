@@ -191,6 +191,12 @@ def test_ranks_share_every_item_exactly_once(size):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+def test_each_rank_gets_its_part_of_every_kind():
+    items = ["large 0", "small 0", "large 1", "small 1", "small 2", "large 2"]
+    shares = [Ranks(rank=rank, size=2).share(items, lambda item: item.split()[0]) for rank in range(2)]
+    assert shares == [["large 0", "small 1", "large 2"], ["small 0", "large 1", "small 2"]]
+
+
 def test_ranks_come_from_torchrun_and_must_make_sense(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)

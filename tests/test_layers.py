@@ -13,11 +13,11 @@ LAYERS = [  # from the top; a part imports itself and what stands below its line
     "doctor",
     "training evaluation benchmark",
     "decoder batching pid_vae",
-    "per_picture",
+    "per_picture compiling",
     "captions backbones checkpoints data plan",
-    "tiling distributed devices efficientnet libraries operations",
+    "tiling team distributed devices efficientnet libraries operations",
     "network sampling latents",
-    "files",
+    "files arithmetic",
     "errors resources __version__",
 ]
 LEVEL = {part: level for level, line in enumerate(LAYERS) for part in line.split()}

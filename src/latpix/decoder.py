@@ -15,9 +15,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latpix.arithmetic import sound
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
-from latpix.devices import free_memory, is_out_of_memory, parse_bytes, pick_device, pick_dtype, resident_bytes
+from latpix.compiling import compile_blocks
+from latpix.devices import (
+    free_memory,
+    has_fp8,
+    is_out_of_memory,
+    parse_bytes,
+    pick_device,
+    pick_dtype,
+    resident_bytes,
+)
 from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError
 from latpix.files.latent_files import Latent
 from latpix.latents.check import check_latent
@@ -31,6 +41,7 @@ from latpix.sampling.guidance import guide
 from latpix.sampling.noise import noise_field
 from latpix.sampling.samplers import Denoise, OnStep, sample_multistep, sample_ode, sample_renoise
 from latpix.sampling.schedules import Times, solver_times, student_times
+from latpix.team import Team
 from latpix.tiling import Tile, cut_tiles, tiled
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
@@ -48,6 +59,9 @@ class Decoder:
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
         self.last_setting: Setting | None = None  # how the last decode was done
+        # Set, every decode is shared among its processes, which all must call it with the same arguments; each gets the
+        # picture, which is that of one process to rounding.
+        self.team: Team | None = None
 
     @classmethod
     def load(
@@ -80,6 +94,11 @@ class Decoder:
                 f'"{loaded.row.name}" paints from text alone: it reads no latent, so it cannot decode one. '
                 "`latpix checkpoints list` shows the checkpoints that do."
             )
+        if "fp8" in loaded.kinds and not has_fp8(picked):
+            raise OptionError(
+                f'"{loaded.path}" holds fp8 weights, which are for NVIDIA H100 and newer, and this is {picked}. '
+                "Quantize to int8, which is as small and more exact: latpix quantize CHECKPOINT -o FILE --to int8."
+            )
         return cls(loaded, picked, picked_dtype)
 
     @classmethod
@@ -100,6 +119,15 @@ class Decoder:
         """Move the weights to another device."""
         self.device = pick_device(device)
         self.network.to(self.device)
+        return self
+
+    def compile(self) -> Self:
+        """Compile the network's blocks when they run first: the first decodes take longer, the later ones less.
+
+        Raises:
+            OptionError: nothing can be compiled on this machine.
+        """
+        compile_blocks(self.network, self.device)
         return self
 
     @torch.no_grad()
@@ -170,15 +198,16 @@ class Decoder:
 
         def picture(k: int) -> Tensor:
             assert self.last_setting is not None
-            painted = self._paint(
-                story.tensor[k : k + 1].to(self.device, torch.float32),
-                latent_sigma=sigmas[k],
-                captions=[None if c is None else c[k : k + 1] for c in captions],
-                seed=seeds[k],
-                steps=steps,
-                setting=self.last_setting,
-                on_step=_count_on(on_step, k * count, batch * count),
-            )
+            with sound(self.device, self.dtype, self.checkpoint.network.head_widths):
+                painted = self._paint(
+                    story.tensor[k : k + 1].to(self.device, torch.float32),
+                    latent_sigma=sigmas[k],
+                    captions=[None if c is None else c[k : k + 1] for c in captions],
+                    seed=seeds[k],
+                    steps=steps,
+                    setting=self.last_setting,
+                    on_step=_count_on(on_step, k * count, batch * count),
+                )
             return self._fit(painted, story, target)
 
         pictures: Tensor | None = None
@@ -280,7 +309,7 @@ class Decoder:
         setting: Setting,
     ) -> Denoise:
         """The network with its condition bound, tile by tile."""
-        cell = self.space.downsample * self.checkpoint.scale
+        cell, team = self.space.downsample * self.checkpoint.scale, self.team
 
         def bind(tile: Tile) -> Denoise:
             condition = self.network.condition(
@@ -292,9 +321,15 @@ class Decoder:
                 image=None if image is None else tile.crop(image, cell),
                 pieces=setting.pieces,
             )
+            if team is not None and len(tiles) == 1:
+                shared = team.predict(self.network, condition)
+                return lambda x_t, t: shared(x_t, TIMESTEP_SCALE * t)
             return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
 
-        return tiled([bind(tile) for tile in tiles], tiles, cell)
+        if team is None or len(tiles) == 1:
+            return tiled([bind(tile) for tile in tiles], tiles, cell)
+        own = [None if tile is None else bind(tile) for tile in team.share(tiles)]
+        return tiled(own, tiles, cell, team.sum)
 
     def _times(self, steps: int | None, h: int, w: int) -> Times:
         """The schedule of a decode of ``h`` x ``w`` cells."""

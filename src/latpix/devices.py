@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from latpix.arithmetic import sound_attention
 from latpix.errors import OptionError
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -39,7 +40,7 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on accelerators and on CPUs with bfloat16 units, else float32.
+    """``auto`` is bfloat16 on accelerators that compute rightly in it, and on CPUs with bfloat16 units, else float32.
 
     Raises:
         OptionError: ``dtype`` is none of auto, float32, bfloat16, float16.
@@ -47,7 +48,8 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
     if dtype == "auto":
-        return torch.bfloat16 if device.type != "cpu" or cpu_has_bfloat16() else torch.float32
+        half = cpu_has_bfloat16() if device.type == "cpu" else bool(sound_attention(device, torch.bfloat16, [64]))
+        return torch.bfloat16 if half else torch.float32
     if dtype not in DTYPES:
         raise OptionError(f'dtype "{dtype}" is unknown; expected one of auto, {", ".join(DTYPES)}.')
     return DTYPES[str(dtype)]
@@ -57,6 +59,11 @@ def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware (AVX-512-BF16 or AMX); without, float32 is faster."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Whether the device multiplies fp8 in hardware, with a scale for each row: NVIDIA H100 and newer."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def free_memory() -> None:

@@ -1,10 +1,11 @@
 """Which of several processes this one is, as torchrun says in RANK, WORLD_SIZE and LOCAL_RANK.
 
-Jobs are shared by item, so that no process needs to hear of another.
+Several jobs are shared by item, so that no process needs to hear of another; where there are fewer jobs than processes,
+all make each one together (team.py).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,9 +23,18 @@ class Ranks:
     size: int = 1  # how many there are
     local_rank: int = 0  # among those of this machine
 
-    def share(self, items: Sequence[T]) -> list[T]:
-        """Every ``size``-th item from number ``rank`` on: each item falls to exactly one process."""
-        return list(items[self.rank :: self.size])
+    def share(self, items: Sequence[T], likeness: Callable[[T], Hashable] = lambda item: None) -> list[T]:
+        """Every ``size``-th of the items that are alike, so that each process has some of all kinds.
+
+        Args:
+            items: of all processes, in one order; each item falls to exactly one.
+            likeness: what items that cost the same have in common.
+        """
+        kinds: dict[Hashable, list[int]] = {}
+        for place, item in enumerate(items):
+            kinds.setdefault(likeness(item), []).append(place)
+        dealt = [place for places in kinds.values() for place in places]
+        return [items[place] for place in sorted(dealt[self.rank :: self.size])]
 
     def device(self, name: str) -> str:
         """The device of this process: siblings on one machine, all told ``auto`` or ``cuda``, take a GPU each."""

@@ -49,24 +49,31 @@ def _spread(length: int, side: int) -> list[int]:
 Predict = Callable[[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]], Float[Tensor, "b 3 h w"]]
 
 
-def tiled(predict: Sequence[Predict], tiles: Sequence[Tile], cell: int) -> Predict:
+def tiled(
+    predict: Sequence[Predict | None],
+    tiles: Sequence[Tile],
+    cell: int,
+    add_up: Callable[[Tensor], Tensor] = lambda own: own,
+) -> Predict:
     """One prediction for the whole picture out of one per tile.
 
     Args:
-        predict: for each tile, the network with that tile's condition bound.
+        predict: for each tile, the network with that tile's condition bound; None where another process has the tile.
         tiles: of ``cut_tiles``.
         cell: output pixels per side of a latent cell.
+        add_up: over all processes, what each has of the blended picture.
     """
-    if len(tiles) == 1:
+    if len(tiles) == 1 and predict[0] is not None:
         return predict[0]
 
     def whole(x_t: Float[Tensor, "b 3 h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         total, weight = torch.zeros_like(x_t), x_t.new_zeros(x_t.shape[-2:])
         for tile, predict_tile in zip(tiles, predict, strict=True):
             ramp = _ramp(tile, x_t, cell)
-            tile.crop(total, cell).add_(predict_tile(tile.crop(x_t, cell), t) * ramp)
             tile.crop(weight[None, None], cell)[0, 0].add_(ramp)
-        return total / weight
+            if predict_tile is not None:
+                tile.crop(total, cell).add_(predict_tile(tile.crop(x_t, cell), t) * ramp)
+        return add_up(total) / weight
 
     return whole
 

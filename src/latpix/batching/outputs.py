@@ -118,7 +118,7 @@ def plan_work(
         except OutputError as error:  # a name that a manifest gives
             jobs.append(Failure(input=item.name, error=error))
     _check_distinct([job for job in jobs if isinstance(job, Job)])
-    shared = (ranks or Ranks()).share(jobs)
+    shared = (ranks or Ranks()).share(jobs, _cost)
     kept, skipped = _settle_existing(shared, existing)
     return Work(jobs=kept, inputs=len(found), skipped=skipped)
 
@@ -169,6 +169,11 @@ def _measured(item: Item | Failure, kind: Kind, space: str | None) -> Measure | 
         return measure(item, kind, space=space)
     except LatpixError as error:
         return Failure(input=item.name, error=error)
+
+
+def _cost(job: Job | Failure) -> tuple[int, ...]:
+    """The same for jobs that take as long: their shape."""
+    return job.measure.shape if isinstance(job, Job) else ()
 
 
 def _outputs(item: Item, size: Measure, sigmas: Sequence[float | None], place: _Place) -> tuple[Output, ...]:

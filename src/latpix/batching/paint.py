@@ -208,7 +208,7 @@ class Painter:
                 on_step=None if report is None else lambda step, steps, _x0: report(step, steps),
             )
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or self.decoder.team is not None:  # the others would wait for this process
                 raise
             raise MemoryLimitError(
                 f"the device {self.decoder.device} has too little memory for this, tried twice: set a memory limit, a "
@@ -232,8 +232,9 @@ class Painter:
             caption_embedding=captions.story(self.painting.own_caption(task.job)) if captions else None,
         )
         try:
-            make_folder(path)
-            save_picture(pixels, path, metadata=story, icc_profile=loaded.icc_profile, overwrite=self.overwrite)
+            if self.decoder.team is None or self.decoder.team.rank == 0:
+                make_folder(path)
+                save_picture(pixels, path, metadata=story, icc_profile=loaded.icc_profile, overwrite=self.overwrite)
         except LatpixError as error:
             return Failure(input=task.job.item.name, error=error)
         return Result(

@@ -5,6 +5,7 @@
 A tensor that rests as the file has it is never copied: it stays a page of the file, read when it is first used.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,12 +30,12 @@ from latpix.checkpoints.detect import (
 )
 from latpix.checkpoints.metadata import describe, described_row
 from latpix.checkpoints.registry import CHECKPOINTS, Checkpoint, find
-from latpix.checkpoints.tensors import SUFFIXES, WeightFile, check_types, read_weights
+from latpix.checkpoints.tensors import SCALE, SUFFIXES, WeightFile, check_types, read_weights
 from latpix.errors import CheckpointError, OutputError
 from latpix.files.atomic import writing
 from latpix.files.digest import digest
 from latpix.network.model import Denoiser, build
-from latpix.network.precision import resting_dtypes
+from latpix.network.precision import QuantizedLinear, resting_dtypes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class LoadedCheckpoint:
     network: Denoiser
     sha256: str
     path: Path
+    kinds: tuple[str, ...] = ()  # of quantized weights: int8, fp8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class Report:
     latent_width: int | None
     tensors: int
     parameters: int
+    quantized: tuple[str, ...]  # kinds of weights in eight bits: int8, fp8
     sha256: str
     peak_bytes: int  # resident memory of this process at its highest, the file loaded; 0 where nobody tells
     nearest: str | None = None  # the row that the three below compare with, where none fits
@@ -92,12 +95,21 @@ def load(
     Raises:
         CheckpointError: nothing of that name, a damaged file, one that fits no row, or several and no ``like``.
     """
+    file, row, sha256 = open_checkpoint(checkpoint, like=like)
+    return LoadedCheckpoint(row, _assemble(file, row, device, dtype), sha256, file.path, file.kinds)
+
+
+def open_checkpoint(checkpoint: str | Path, *, like: str | None = None) -> tuple[WeightFile, Checkpoint, str]:
+    """The tensors of a registry name or a weight file, checked and still on disk; the row they follow; their digest.
+
+    Raises:
+        CheckpointError: as of ``load``.
+    """
     path, asked = _locate(checkpoint, like)
     file = read_weights(path)
     row = _row_of(file, asked)
     check_types(file)
-    sha256 = _verified(file)
-    return LoadedCheckpoint(row, _assemble(file, row, device, dtype), sha256, path)
+    return file, row, _verified(file)
 
 
 def peek(checkpoint: str | Path, *, like: str | None = None) -> Checkpoint:
@@ -146,7 +158,8 @@ def inspect(checkpoint: str | Path) -> Report:
         width=found.width if found else None,
         latent_width=found.latent_width if found else None,
         tensors=len(file.state),
-        parameters=sum(tensor.numel() for tensor in file.state.values()),
+        parameters=sum(map(math.prod, file.shapes.values())),
+        quantized=file.kinds,
         sha256=sha256,
         peak_bytes=peak_resident_bytes(),
         nearest=nearest.name if nearest else None,
@@ -201,6 +214,8 @@ def convert(path: str | Path, output: str | Path, *, like: str | None = None, ov
     if output.suffix == ".safetensors":
         save(file.state, row, output, source=f"converted from {row.upstream_path or source.name}", overwrite=overwrite)
         return row
+    if file.quantized:
+        raise CheckpointError(f'"{source}" is quantized, which upstream\'s files cannot be; convert the original.')
     with writing(output, overwrite=overwrite) as part:
         torch.save(to_upstream({name: _by_itself(tensor) for name, tensor in file.state.items()}), part)
     return row
@@ -269,8 +284,13 @@ def _assemble(file: WeightFile, row: Checkpoint, device: torch.device | str, dty
     """The network around a file's tensors; an RGB head is left out where row or file have none."""
     headless = row.network.rgb_head is not None and not has_rgb_head(file.shapes)
     network = build(replace(row.network, rgb_head=None) if headless else row.network, device="meta")
+    state = dict(file.state)
+    for layer in file.quantized:
+        bias, codes, scale = state.get(f"{layer}.bias"), state.pop(f"{layer}.weight"), state.pop(layer + SCALE)
+        network.set_submodule(layer, QuantizedLinear(codes, scale, bias, dtype))
+        state |= {f"{layer}.codes": codes, f"{layer}.scale": scale}
     rests = resting_dtypes(network, dtype)
-    network.load_state_dict({name: file.state[name].to(device, rest) for name, rest in rests.items()}, assign=True)
+    network.load_state_dict({name: state[name].to(device, rest) for name, rest in rests.items()}, assign=True)
     return network.requires_grad_(False)
 
 

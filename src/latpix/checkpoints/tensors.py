@@ -1,4 +1,8 @@
-"""Tensors of a weight file: memory-mapped, by our names, with nothing executed."""
+"""Tensors of a weight file: memory-mapped, by our names, with nothing executed.
+
+A quantized layer is two of them: ``<layer>.weight``, codes of eight bits, and ``<layer>.weight_scale``, float32, one
+for each row;  weight = codes * scale.
+"""
 
 import pickle
 import warnings
@@ -14,6 +18,8 @@ from latpix.checkpoints.convert import to_ours
 from latpix.errors import CheckpointError
 from latpix.files.inputs import check_input
 
+SCALE = ".weight_scale"
+CODES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}  # of quantized weights
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _ZIP, _OLD_PICKLE = b"PK", b"\x80"  # how torch's files begin, since 1.6 and before
 
@@ -28,7 +34,26 @@ class WeightFile:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(tensor.shape) for name, tensor in self.state.items()}
+        """Of the parameters that the tensors stand for: the scales of quantized layers are none."""
+        scales = {layer + SCALE for layer in self.quantized}
+        return {name: tuple(tensor.shape) for name, tensor in self.state.items() if name not in scales}
+
+    @property
+    def quantized(self) -> list[str]:
+        """The layers whose weights are codes."""
+        layers = [name.removesuffix(SCALE) for name in self.state if name.endswith(SCALE)]
+        return [layer for layer in layers if self._are_codes(layer)]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What kinds of codes there are, of ``CODES``."""
+        found = {self.state[f"{layer}.weight"].dtype for layer in self.quantized}
+        return tuple(kind for kind, dtype in CODES.items() if dtype in found)
+
+    def _are_codes(self, layer: str) -> bool:
+        codes, scale = self.state.get(f"{layer}.weight"), self.state[layer + SCALE]
+        fit = codes is not None and codes.ndim == 2 and scale.shape == codes.shape[:1]
+        return fit and codes is not None and codes.dtype in CODES.values() and scale.dtype == torch.float32
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -91,14 +116,16 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def check_types(file: WeightFile) -> None:
-    """Refuse tensors that are no plain floating-point numbers.
+    """Refuse tensors that are neither plain floating-point numbers nor codes of ours.
 
     Raises:
-        CheckpointError: integers (a quantized file), or a sparse layout.
+        CheckpointError: integers without scales (a file that somebody else quantized), or a sparse layout.
     """
-    odd = [f"{n} ({t.dtype})" for n, t in file.state.items() if not t.is_floating_point() or t.layout != torch.strided]
+    codes = {f"{layer}.weight" for layer in file.quantized}
+    plain = {n: t.is_floating_point() and t.layout == torch.strided for n, t in file.state.items() if n not in codes}
+    odd = [f"{name} ({file.state[name].dtype})" for name, good in plain.items() if not good]
     if odd:
         raise CheckpointError(
             f'"{file.path}" holds {len(odd)} tensors that are not plain floating-point numbers: {", ".join(odd[:3])}. '
-            "Quantized files are not read; get the original."
+            "Of quantized files only those of `latpix quantize` are read; get the original."
         )

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from latpix.cli import options
-from latpix.cli.jobs import default_checkpoint, embed_captions, found_inputs, load_decoder, painting_of
+from latpix.cli.jobs import (
+    default_checkpoint,
+    embed_captions,
+    found_inputs,
+    load_decoder,
+    make_together,
+    painting_of,
+    team_of,
+)
 from latpix.cli.screen import Screen
 
 
@@ -31,6 +39,7 @@ def decode(
     latent_sigmas: tuple[float, ...] | None,
     device: str,
     dtype: str,
+    compiled: bool,
     replace: bool | None,
     picture_format: str | None,
     dry_run: bool,
@@ -51,15 +60,17 @@ def decode(
     from latpix.distributed import ranks_of_torchrun
 
     ranks, asked = ranks_of_torchrun(), painting_of(painting)
+    found = found_inputs(latents, manifest, "latent")
+    together = make_together(screen, ranks, len(found))
     work = plan_work(
-        found_inputs(latents, manifest, "latent"),
+        found,
         out,
         reads="latent",
         suffix=picture_format and options.FORMATS[picture_format],
         space=space,
         latent_sigmas=latent_sigmas,
         existing=options.existing_of(replace),
-        ranks=ranks,
+        ranks=None if together else ranks,
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
@@ -67,17 +78,19 @@ def decode(
     name, where = checkpoint or default_checkpoint(spaces), ranks.device(device)
     if not dry_run:
         asked = embed_captions(screen, asked, work, name, like, where)
-    decoder = load_decoder(screen, name, where, dtype, like)
-    return screen.follow(
-        work,
-        lambda on_step: run.decode(
+    with team_of(together and not dry_run, where) as team:
+        decoder = load_decoder(screen, name, where, dtype, like, compiled=compiled and not dry_run)
+        decoder.team = team
+        return screen.follow(
             work,
-            decoder=decoder,
-            painting=asked,
-            batch=batch,
-            overwrite=bool(replace),
+            lambda on_step: run.decode(
+                work,
+                decoder=decoder,
+                painting=asked,
+                batch=batch,
+                overwrite=bool(replace),
+                dry_run=dry_run,
+                on_step=on_step,
+            ),
             dry_run=dry_run,
-            on_step=on_step,
-        ),
-        dry_run=dry_run,
-    )
+        )

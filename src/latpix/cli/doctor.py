@@ -65,7 +65,9 @@ def _show(found: dict[str, Any]) -> None:
         memory = f", {facts['memory_bytes'] / 2**30:.0f} GiB" if facts["memory_bytes"] else ""
         threads = f", {facts['threads']} threads" if "threads" in facts else ""
         click.echo(f"device {device}: {facts['name']}{memory}{threads}; computes in {facts['dtype']}")
-        click.echo(f"  attention that runs: {', '.join(facts['attention'])}")
+        for width, kinds in facts["attention"].items():
+            said = ", ".join(kind if right else f"{kind} (WRONG NUMBERS, not used)" for kind, right in kinds.items())
+            click.echo(f"  attention that runs, heads {width} wide: {said}")
     for kind in ("extras", "weights"):
         states = ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in found[kind].items())
         click.echo(f"{kind}: {states}")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from latpix.batching.outputs import Work
     from latpix.batching.paint import Painting
     from latpix.decoder import Decoder
+    from latpix.distributed import Ranks
+    from latpix.team import Team
 
 SHIPPED = "flux2-tiny"
 
@@ -29,8 +32,10 @@ def found_inputs(given: tuple[str, ...], manifest: Path | None, kind: "Kind") ->
     return read_manifest(manifest, kind)
 
 
-def load_decoder(screen: Screen, checkpoint: str, device: str, dtype: str, like: str | None) -> "Decoder":
-    """The decoder, with a word on what was loaded."""
+def load_decoder(
+    screen: Screen, checkpoint: str, device: str, dtype: str, like: str | None, *, compiled: bool = False
+) -> "Decoder":
+    """The decoder, with a word on what was loaded, and on what takes longer the first time."""
     from latpix.decoder import Decoder
 
     start = time.perf_counter()
@@ -38,6 +43,9 @@ def load_decoder(screen: Screen, checkpoint: str, device: str, dtype: str, like:
     kind = str(decoder.dtype).removeprefix("torch.")
     seconds = time.perf_counter() - start
     screen.note(f"{decoder.checkpoint.name} on {decoder.device} in {kind}, loaded in {seconds:.1f} s", level=1)
+    if compiled:
+        decoder.compile()
+        screen.note("compiling: the first picture of the first two sizes takes longer, by up to minutes.")
     return decoder
 
 
@@ -53,6 +61,22 @@ def default_checkpoint(spaces: Collection[str]) -> str:
         return SHIPPED
     listed = [f'space "{space}": {", ".join(row.name for row in advised(space))}' for space in sorted(spaces)]
     raise CheckpointError(f"name a --checkpoint; {SHIPPED} does not read these latents. Of {'; '.join(listed)}.")
+
+
+def make_together(screen: Screen, ranks: "Ranks", inputs: int) -> bool:
+    """Whether all processes make each picture: there are more of them than inputs. Then only the first one speaks."""
+    together = ranks.size > inputs
+    if together and ranks.rank > 0:
+        screen.mute()
+    return together
+
+
+def team_of(together: bool, device: str) -> "AbstractContextManager[Team | None]":
+    """The processes that make each picture together, met; None where each has jobs of its own."""
+    from latpix.devices import pick_device
+    from latpix.team import meet
+
+    return meet(pick_device(device)) if together else nullcontext()
 
 
 def painting_of(given: dict[str, Any]) -> "Painting":

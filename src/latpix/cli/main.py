@@ -31,6 +31,7 @@ COMMANDS = (
     "caption",
     "plan",
     "checkpoints",
+    "quantize",
     "data",
     "train",
     "distill",

@@ -145,6 +145,12 @@ dtype = click.option(
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     help="What the network computes in.",
 )
+compiling = click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the network's blocks first: for many pictures, or large ones.",
+)
 existing = click.option(
     "--overwrite/--skip-existing", "replace", default=None, help="What to do with outputs that exist."
 )
@@ -189,7 +195,7 @@ picture_format = click.option(
 )
 
 # What every command that decodes ends with.
-decoding = stacked(painting, device, dtype, existing, picture_format, dry_run, speech)
+decoding = stacked(painting, device, dtype, compiling, existing, picture_format, dry_run, speech)
 
 
 def existing_of(replace: bool | None) -> "Existing":

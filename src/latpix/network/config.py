@@ -60,6 +60,11 @@ class NetworkConfig:
         return -(-self.depth // self.gate_interval)
 
     @property
+    def head_widths(self) -> tuple[int, int]:
+        """Channels of an attention head: of the patch path, of the pixel path."""
+        return self.width // self.heads, self.pixel_attention_width // self.pixel_heads
+
+    @property
     def mlp_width(self) -> int:
         """Hidden width of the patch path's SwiGLU: two thirds of four times the width, truncated twice."""
         return int(2 * int(4 * self.width) / 3)

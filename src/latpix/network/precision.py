@@ -3,7 +3,7 @@
 Official inference keeps float32 parameters and runs under bfloat16 autocast. Here the same numbers come from rules of
 our own, so they hold on every device: Linear and Conv weights may rest in bfloat16 and cast their input to their own
 type; everything else (norm weights, caption positions, ``log_alpha``) stays float32, and type promotion does the
-rest:
+rest. A quantized Linear's weight rests in eight bits and is widened, when it is read, to the type its bias rests in:
 
     Linear, Conv, attention          weight's type in, weight's type out
     RMSNorm                          float32 arithmetic, float32 weight multiplied last: float32 out
@@ -15,7 +15,7 @@ Source: what the released code computes under autocast, checked quantity by quan
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 
@@ -24,6 +24,33 @@ class Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class QuantizedLinear(nn.Module):
+    """``Linear`` whose weight rests in eight bits:  weight = codes * scale, with one scale for each output.
+
+    The weight is widened each time that it is read, and gone after; the products are those of ``dtype``.
+    """
+
+    def __init__(
+        self,
+        codes: Shaped[Tensor, "d_out d_in"],
+        scale: Float[Tensor, " d_out"],
+        bias: Float[Tensor, " d_out"] | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.codes = nn.Parameter(codes, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.dtype = dtype
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        return self.codes.to(self.dtype).mul_(self.scale[:, None])
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
+        return F.linear(x.to(self.dtype), self.weight, self.bias)
 
 
 class Conv2d(nn.Conv2d):
@@ -64,21 +91,31 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x.float())
 
 
-RESTING = (Linear, Conv2d)
+RESTING = (Linear, Conv2d, QuantizedLinear)
 
 
 def rest_in(network: nn.Module, dtype: torch.dtype) -> None:
     """Let the Linear and Conv parameters of ``network`` rest in ``dtype``; everything else stays float32."""
     for module in network.modules():
-        own = dtype if isinstance(module, RESTING) else torch.float32
+        if isinstance(module, QuantizedLinear):
+            module.dtype = dtype
         for name, parameter in module.named_parameters(recurse=False):
+            own = _resting_dtype(module, name, dtype)
             setattr(module, name, nn.Parameter(parameter.data.to(own), requires_grad=parameter.requires_grad))
 
 
 def resting_dtypes(network: nn.Module, dtype: torch.dtype) -> dict[str, torch.dtype]:
     """The type each parameter rests in under ``dtype``, by name: for loading tensors straight to it."""
     return {
-        f"{prefix}.{name}" if prefix else name: dtype if isinstance(module, RESTING) else torch.float32
+        f"{prefix}.{name}" if prefix else name: _resting_dtype(module, name, dtype)
         for prefix, module in network.named_modules()
         for name, _ in module.named_parameters(recurse=False)
     }
+
+
+def _resting_dtype(module: nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
+    if isinstance(module, QuantizedLinear) and name == "codes":
+        return module.codes.dtype
+    if isinstance(module, QuantizedLinear) and name == "scale":
+        return torch.float32
+    return dtype if isinstance(module, RESTING) else torch.float32

@@ -19,6 +19,12 @@ ROWS = 256  # of pixels whose guess is computed at once: float64 is large
 LEAST_TIME = 0.05  # below it an x0 prediction's velocity is damped instead of dividing by almost nothing
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 where the device has none."""
+    without = device.type == "mps" or (device.type == "xpu" and not torch.xpu.get_device_properties(device).has_fp64)
+    return torch.float32 if without else torch.float64
+
+
 def x0_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixels:
     """The picture that ``output`` stands for, float32.
 
@@ -26,7 +32,7 @@ def x0_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) -> Pixel
     """
     if prediction == "x0":
         return output.float()
-    wide = torch.float32 if x_t.device.type == "mps" else torch.float64
+    wide = widest(x_t.device)
     rows = x_t.shape[2] if torch.is_grad_enabled() else ROWS
     bands = zip(x_t.split(rows, 2), output.split(rows, 2), strict=True)
     guesses = [(x.to(wide) - t.to(wide) * y.to(wide)).float() for x, y in bands]
@@ -37,5 +43,5 @@ def velocity_of(prediction: Prediction, x_t: Pixels, t: Time, output: Pixels) ->
     """The velocity that ``output`` stands for; a velocity keeps the network's type."""
     if prediction == "velocity":
         return output
-    wide = torch.float32 if x_t.device.type == "mps" else torch.float64
+    wide = widest(x_t.device)
     return ((x_t.to(wide) - output.to(wide)) / t.to(wide).clamp(min=LEAST_TIME)).float()

@@ -1,0 +1,142 @@
+"""Several processes make one picture: each predicts some of its tiles, or, of an uncut one, a band of its rows.
+
+A band's queries see the keys and values of the whole picture, gathered in every attention; where attention has windows,
+a band works on those that it has a part of. All else in the network is local to a patch, or small and the same for all
+(caption, latent projection, base decoder). The sampler runs in each process, on the same bits.
+Source: sequence parallelism by gathered keys and values, as in Jacobs et al. 2023, section 2.
+Letters: b batch, n patches.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from latpix.errors import UsageError
+from latpix.network.attention import Scope, Windows
+from latpix.network.latent_projection import LatentFeatures
+from latpix.network.model import Condition
+from latpix.network.rope import Rotation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """This process among those that make each picture together."""
+
+    rank: int
+    size: int
+    group: dist.ProcessGroup | None = None  # None is that of all processes
+
+    def share(self, items: Sequence[T]) -> list[T | None]:
+        """The items, with None in the place of those that other processes have."""
+        return [item if place % self.size == self.rank else None for place, item in enumerate(items)]
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Added up over all processes, in place; each has the same bits."""
+        dist.all_reduce(x, group=self.group)
+        return x
+
+    def predict(
+        self, network: Callable[[Tensor, Tensor, Condition], Tensor], condition: Condition
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """``network(x_t, timestep, condition)`` of a whole picture, of which each process computes a band.
+
+        Raises:
+            UsageError: there are more processes than rows of patches.
+        """
+        bands = Bands(self, condition.rows)
+        own = bands.condition(condition)
+        return lambda x_t, timestep: bands.join(network(bands.cut(x_t, 2), timestep, own), 2)
+
+
+@contextmanager
+def meet(device: torch.device) -> Iterator[Team]:
+    """Meet the processes that torchrun started, and leave them in the end.
+
+    Raises:
+        UsageError: torchrun did not say where to meet.
+    """
+    if "MASTER_ADDR" not in os.environ:
+        raise UsageError(
+            "several processes can share a picture only where torchrun starts them: MASTER_ADDR is not set."
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Team(rank=dist.get_rank(), size=dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+class Bands:
+    """Whole rows of patches, as many for each process as can be; some have one more than others."""
+
+    def __init__(self, team: Team, rows: int) -> None:
+        if rows < team.size:
+            raise UsageError(f"{rows} rows of patches cannot be shared by {team.size} processes; start fewer.")
+        self.team, self.rows = team, rows
+        bounds = [rows * rank // team.size for rank in range(team.size + 1)]
+        self.counts = [stop - start for start, stop in pairwise(bounds)]
+        self.start, self.count = bounds[team.rank], self.counts[team.rank]
+
+    def cut(self, x: Tensor, dim: int) -> Tensor:
+        """This process's part of a dimension that has so many entries for each row."""
+        per_row = x.shape[dim] // self.rows
+        return x.narrow(dim, self.start * per_row, self.count * per_row)
+
+    def join(self, x: Tensor, dim: int) -> Tensor:
+        """The parts of all processes, along a dimension."""
+        per_row, most = x.shape[dim] // self.count, max(self.counts)
+        part = x.movedim(dim, 0)
+        if self.count < most:  # messages are of one size
+            part = torch.cat([part, part.new_zeros((most - self.count) * per_row, *part.shape[1:])])
+        out = part.new_empty((self.team.size * most * per_row, *part.shape[1:]))
+        dist.all_gather_into_tensor(out, part.contiguous(), self.team.group)
+        if min(self.counts) < most:
+            parts = zip(out.split(most * per_row), self.counts, strict=True)
+            out = torch.cat([one[: count * per_row] for one, count in parts])
+        return out.movedim(0, dim)
+
+    def condition(self, whole: Condition) -> Condition:
+        """What the network knows of this band, from what it knows of the picture."""
+        features = whole.features
+        if features is not None:
+            features = LatentFeatures(
+                per_gate=tuple(self.cut(feature, 1) for feature in features.per_gate),
+                pixel=None if features.pixel is None else self.cut(features.pixel, 1),
+                tokens=None if features.tokens is None else self.cut(features.tokens, 1),
+                rgb_source=features.rgb_source,
+            )
+        return replace(
+            whole,
+            rows=self.count,
+            features=features,
+            patch_scopes=(self._scope(whole.patch_scopes[0]), self._scope(whole.patch_scopes[1])),
+            pixel_scopes=(self._scope(whole.pixel_scopes[0]), self._scope(whole.pixel_scopes[1])),
+            row_positions=self.cut(whole.row_positions, 0),
+            base=None if whole.base is None else self.cut(whole.base, 2),
+        )
+
+    def _scope(self, scope: Scope) -> Scope:
+        if scope.windows is not None:
+            return replace(scope, windows=self._windows(scope.windows), everyone=self._everyone)
+        rotation = Rotation(self.cut(scope.rotation.cos, 0), self.cut(scope.rotation.sin, 0))
+        return replace(scope, rotation=rotation, everyone=self._everyone)
+
+    def _windows(self, windows: Windows) -> Windows:
+        """Those that hold a patch of the band."""
+        area, place = windows.index.shape[1], self.cut(windows.place, 0)
+        touched, window = (place // area).unique(return_inverse=True)
+        return Windows(windows.index[touched], windows.inside[touched], window * area + place % area, windows.padded)
+
+    def _everyone(self, x: Tensor) -> Tensor:
+        return self.join(x, 1)
