@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from latpix.benchmark.cases import Case, decoder_of, inputs_of
 from latpix.checkpoints.load import peak_resident_bytes
@@ -64,9 +65,9 @@ def _on_cpu(case: Case, dtype: str) -> Peak:
 
 def _load_libraries(decoder: Decoder) -> None:
     """Multiply once in the decoder's type: code of libraries is read from their files when it first runs."""
-    a = torch.ones(64, 64, dtype=decoder.dtype)
-    torch.nn.functional.scaled_dot_product_attention(*(a.view(1, 1, 64, 64) for _ in range(3)))
-    torch.nn.functional.conv2d(a.view(1, 1, 64, 64), a.view(-1, 1, 2, 2)[:1])
+    a = torch.ones(1, 1, 64, 64, dtype=decoder.dtype)
+    F.scaled_dot_product_attention(a @ a, a, a)
+    F.conv2d(a, a[..., :2, :2])
 
 
 def _on_accelerator(case: Case, device: torch.device, dtype: str) -> Peak:

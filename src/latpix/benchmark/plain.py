@@ -362,7 +362,7 @@ def predict(
         condition = gated(p, "pixel_gate", condition, features[-1], latent_sigma)
     see("condition", condition)
 
-    positions = pixel_positions(c.pixel_width, *x_t.shape[2:], x_t.device)
+    positions = pixel_positions(c.pixel_width, x_t.shape[2], x_t.shape[3], x_t.device)
     pixels = linear(p, "pixel_embedding", x_t.movedim(1, -1)).movedim(-1, 1) + positions  # [b, e, H, W]
     pixels = cut(pixels, c.patch_size)  # [b, n, p*p, e]
     see("pixels", pixels)

@@ -22,7 +22,7 @@ class Traffic(TorchDispatchMode):
     """Counts while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.attention: set[str] = set()
 
