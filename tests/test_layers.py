@@ -13,10 +13,10 @@ LAYERS = [  # from the top; a part imports itself and what stands below its line
     "doctor",
     "training evaluation benchmark",
     "decoder batching pid_vae",
-    "per_picture",
+    "per_picture one_decode",
     "captions backbones checkpoints data plan",
     "tiling distributed devices efficientnet libraries",
-    "network sampling latents",
+    "network sampling latents canvas colours",
     "files",
     "errors resources __version__",
 ]

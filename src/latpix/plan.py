@@ -13,9 +13,10 @@ import torch
 from latpix.errors import MemoryLimitError
 from latpix.network.base_decoder import BAND, reach_of
 from latpix.network.config import NetworkConfig
-from latpix.tiling import OVERLAP, cut_tiles
+from latpix.tiling import cut_tiles, overlap_of
 
 LEAST_TILE = 8  # latent cells a side
+BLOCK_WITH_MARGIN = 42  # latent cells a side of what the base decoder sees at a time, where its picture goes to a file
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU
 
 
@@ -41,8 +42,11 @@ class CostModel:
     dtype: torch.dtype
     on_cpu: bool
 
-    def peak_bytes(self, height: int, width: int, tile: int) -> int:
-        """Peak memory of decoding a latent of ``height`` x ``width`` cells in tiles of ``tile`` cells a side."""
+    def peak_bytes(self, height: int, width: int, tile: int, *, in_files: bool = False) -> int:
+        """Peak memory of decoding a latent of ``height`` x ``width`` cells in tiles of ``tile`` cells a side.
+
+        ``in_files``: the state between steps lies in files; else the whole picture's is in memory.
+        """
         c = self.config
         cell = c.latent_downsample * c.scale
         whole = height * width * cell * cell * 3 * 4  # one float32 picture, in bytes
@@ -50,12 +54,21 @@ class CostModel:
         area = max(t.height * t.width for t in tiles) * cell * cell
         n = area // c.patch_size**2
         size = self.dtype.itemsize
-        features = (c.latent_outputs + c.pixel_gate) * c.width * size * n * len(tiles)
-        stack = 5 * c.latent_width * 4 * n
+        features = (c.latent_outputs + c.pixel_gate) * c.width * size * n
         patch = (2 * c.width * 4 + 6 * c.width * 4 + 2 * c.mlp_width * size) * n
         pixel = (area * c.pixel_width * 4) * 3 + (2 * c.width * 4 + 5 * c.pixel_attention_width * 4) * n
-        pictures = whole * (6 if len(tiles) == 1 else 8) + area * 3 * 4 * (1 + bool(c.base_widths))
-        total = self.weight_bytes + pictures + features + max(stack, patch, pixel, self._base_bytes(height, width))
+        one_map = c.latent_width * 4 * (height * width * cell * cell // c.patch_size**2)
+        stack = (5 if len(tiles) == 1 else 7) * one_map  # of the whole picture
+        base, painted = bool(c.base_widths), self._base_bytes(height, width)
+        if len(tiles) == 1 and not in_files:
+            pictures = whole * 6 + area * 3 * 4 * (1 + base)
+        else:  # state, output, base picture, result; then what a tile holds
+            pictures = (0 if in_files else whole * (3 + base)) + area * 3 * 4 * 6 + base * whole // c.scale**2
+            patch, pixel = patch + one_map, pixel + one_map
+        if in_files and base:
+            block = min(max(height, width), BLOCK_WITH_MARGIN)
+            painted = self._base_bytes(block, block)
+        total = self.weight_bytes + pictures + max(stack, features + max(patch, pixel), painted)
         return int(1.15 * total) + (PROCESS_BYTES if self.on_cpu else 0)
 
     def _base_bytes(self, height: int, width: int) -> int:
@@ -108,19 +121,25 @@ class CostModel:
             )
         )
 
-    def choose_tile(self, height: int, width: int, limit: int | None) -> tuple[int, tuple[str, ...]]:
-        """The largest tile that keeps to ``limit`` bytes, and what was done to fit.
+    def choose_tile(
+        self, height: int, width: int, limit: int | None, *, in_files: bool = False
+    ) -> tuple[int, tuple[str, ...]]:
+        """The largest tile that keeps to ``limit`` bytes, and what was done to fit; ``in_files`` as of ``peak_bytes``.
 
         Raises:
             MemoryLimitError: not even the smallest tile fits; the message names the smallest limit that would.
         """
         whole = max(height, width)
-        if limit is None or self.peak_bytes(height, width, whole) <= limit:
+
+        def peak(side: int) -> int:
+            return self.peak_bytes(height, width, side, in_files=in_files)
+
+        if limit is None or peak(whole) <= limit:
             return whole, ()
         for side in range(whole - 1, LEAST_TILE - 1, -1):
-            if self.peak_bytes(height, width, side) <= limit:
-                return side, (f"tiles of {side} latent cells, {OVERLAP} shared",)
-        least = min(self.peak_bytes(height, width, side) for side in range(LEAST_TILE, max(whole, LEAST_TILE) + 1))
+            if peak(side) <= limit:
+                return side, (f"tiles of {side} latent cells, {overlap_of(side)} shared",)
+        least = min(peak(side) for side in range(LEAST_TILE, max(whole, LEAST_TILE) + 1))
         raise MemoryLimitError(
             f"a memory limit of {limit / 2**20:.0f} MiB is too small for a latent of {height}x{width} cells: "
             f"the smallest that this decode fits into is {-(-least // 2**20)} MiB. Raise the limit or decode a smaller "

@@ -1,0 +1,198 @@
+"""One picture's decode at the trained scale: whole, or in tiles, or in tiles with its state in files.
+
+    latent -> base picture (where the network paints on one) -> latent projection, both of the whole picture
+           -> at every step: whole, or a tile at a time with its part of both -> pixels
+
+Whole is what a network of the trained size does. Tiles that fit into memory share a base picture painted at once; in
+files that too is painted in parts, so that what the process holds does not grow with the picture but for the latent,
+its projection (``latent_width`` numbers for each patch) and a picture of native size.
+Letters: c latent channels, h w latent cells, H W output pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from latpix.canvas import BYTES, Canvas
+from latpix.checkpoints.registry import Checkpoint
+from latpix.network.base_decoder import overview, reach_of
+from latpix.network.config import NetworkConfig
+from latpix.network.layers import TIMESTEP_SCALE
+from latpix.network.model import Denoiser
+from latpix.sampling.guidance import guide
+from latpix.sampling.noise import normals
+from latpix.sampling.paths import Pixels
+from latpix.sampling.samplers import Denoise, OnStep, Step, sample, step_multistep, step_ode, step_renoise
+from latpix.sampling.schedules import Times
+from latpix.tiling import Tile, cut_tiles, sample_in_tiles
+
+Bind = Callable[[Tensor | None], Denoise]  # of a caption's states
+
+BLOCK = 16  # latent cells a side of the parts that a base picture is painted in, where it goes into a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneDecode:
+    """A latent, and all that its picture depends on."""
+
+    network: Denoiser
+    row: Checkpoint
+    latent: Float[Tensor, "1 c h w"]  # on the network's device
+    latent_sigma: float
+    sigma_map: Float[Tensor, "1 rows columns"] | None = None  # of each patch, for the gates, instead of one for all
+    captions: Sequence[Tensor | None] = (None, None)  # the caption's states, and what guidance pushes away from
+    seed: int
+    times: Times
+
+    def whole(self, on_step: OnStep) -> Pixels:
+        """The picture in one piece, not clamped."""
+        base, sigma = self.network.base_decoder, self._sigma
+        image = None if base is None else base.paint(self.latent, sigma)
+        height, width = self.size
+
+        def bind(caption: Tensor | None) -> Denoise:
+            condition = self.network.condition(
+                height=height,
+                width=width,
+                latent=self.latent,
+                latent_sigma=sigma if self.sigma_map is None else self.sigma_map,
+                caption=caption,
+                image=image,
+            )
+            return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
+
+        return sample(
+            self._step,
+            self._guided(bind),
+            lambda draw: self._noise(draw, Tile(0, 0, height, width)),
+            self.times,
+            prediction=self.row.sampling.prediction,
+            on_step=on_step,
+        )
+
+    def tiled(self, side: int, on_step: OnStep, folder: Path | None = None) -> Canvas:
+        """The picture in tiles of ``side`` cells, not clamped; its state between steps in ``folder``, if given."""
+        base, projected = self._prepare(folder)
+        patches = self._cell // self.row.network.patch_size  # along a cell's side
+
+        def bind_tile(tile: Tile) -> Denoise:
+            part, grid = tile.times(self._cell), tile.times(patches)
+            sigma = self._sigma if self.sigma_map is None else self.sigma_map[:, grid.rows, grid.columns]
+
+            def bind(caption: Tensor | None) -> Denoise:
+                condition = self.network.condition(
+                    height=part.height,
+                    width=part.width,
+                    latent_sigma=sigma,
+                    caption=caption,
+                    image=None if base is None else base.read(part.rows, part.columns),
+                    projected=grid.crop(projected),
+                    origin=(grid.top, grid.left),
+                )
+                return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
+
+            return self._guided(bind)
+
+        return sample_in_tiles(
+            self._step,
+            bind_tile,
+            self._noise,
+            self.times,
+            cut_tiles(*self.latent.shape[2:], side),
+            self._cell,
+            lambda: self._canvas(folder),
+            prediction=self.row.sampling.prediction,
+            on_step=on_step,
+        )
+
+    def base_at_native_size(self) -> Float[Tensor, "1 3 y x"]:
+        """What the base decoder paints, at native size, without the padding."""
+        assert self.network.base_decoder is not None, "no base decoder"
+        return F.avg_pool2d(self.network.base_decoder.paint(self.latent, self._sigma), self.row.scale)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture in pixels."""
+        h, w = self.latent.shape[2:]
+        return h * self._cell, w * self._cell
+
+    @property
+    def bytes_in_files(self) -> int:
+        """What lies in files while it is painted ``tiled`` with a folder."""
+        height, width = self.size
+        canvases = 2 + (self._step is step_multistep) + (self.network.base_decoder is not None)
+        return canvases * height * width * BYTES
+
+    @property
+    def _cell(self) -> int:
+        return self.row.network.latent_downsample * self.row.scale
+
+    @property
+    def _sigma(self) -> Float[Tensor, "1"]:
+        return torch.full((1,), self.latent_sigma, device=self.latent.device)
+
+    @property
+    def _step(self) -> Step:
+        if self.row.sampling.kind != "student":
+            return step_multistep
+        return {"sde": step_renoise, "ode": step_ode}[self.row.sampling.sampler]
+
+    def _canvas(self, folder: Path | None) -> Canvas:
+        return Canvas(*self.size, device=self.latent.device, folder=folder)
+
+    def _noise(self, draw: int, part: Tile) -> Pixels:
+        return normals(
+            self.seed, draw, 3, part.height, part.width, top=part.top, left=part.left, device=self.latent.device
+        )[None]
+
+    def _guided(self, bind: Bind) -> Denoise:
+        """The network with its condition bound, and the null caption's too where the checkpoint is guided."""
+        caption, null_caption = self.captions
+        conditional = bind(caption)
+        if null_caption is None:
+            return conditional
+        return guide(conditional, bind(null_caption), self.row.sampling.guidance_scale)
+
+    def _prepare(self, folder: Path | None) -> tuple[Canvas | None, Float[Tensor, "1 g rows columns"]]:
+        """The base picture, and the latent projection's map, of the whole picture."""
+        base, native = None, None
+        if self.network.base_decoder is not None and folder is None:
+            painted = self.network.base_decoder.paint(self.latent, self._sigma)
+            base, native = Canvas.holding(painted), F.avg_pool2d(painted, self.row.scale)
+        elif self.network.base_decoder is not None:
+            base = self._canvas(folder)
+            native = self._paint_base(base)
+        rows, columns = (side // self.row.network.patch_size for side in self.size)
+        projected, _ = self.network.latent_projection.project(self.latent, native, rows, columns)
+        return base, projected
+
+    def _paint_base(self, canvas: Canvas) -> Float[Tensor, "1 3 y x"]:
+        """Paint the base picture in blocks, each cut from a part larger by what the base decoder sees.
+
+        Returns it at native size.
+        """
+        assert self.network.base_decoder is not None
+        h, w = self.latent.shape[2:]
+        seen = overview(self.latent, self.row.network.latent_unpatchify)
+        native = self.latent.new_empty(1, 3, *(side // self.row.scale for side in self.size))
+        margin = _sight_of(self.row.network)
+        for top in range(0, h, BLOCK):
+            for left in range(0, w, BLOCK):
+                block = Tile(top, left, min(BLOCK, h - top), min(BLOCK, w - left))
+                around = block.grown(margin, h, w)
+                inside = Tile(block.top - around.top, block.left - around.left, block.height, block.width)
+                painted = self.network.base_decoder(around.crop(self.latent), self._sigma, seen)
+                painted, part = inside.crop(painted, self._cell), block.times(self._cell)
+                canvas.write(part.rows, part.columns, painted)
+                block.crop(native, self.row.network.latent_downsample)[:] = F.avg_pool2d(painted, self.row.scale)
+        return native
+
+
+def _sight_of(config: NetworkConfig) -> int:
+    """How far the base decoder sees, in latent cells: its coarse level's convolutions, then the finer levels."""
+    return -(-(1 + 2 * config.base_blocks[0]) // config.latent_unpatchify) + reach_of(config)
