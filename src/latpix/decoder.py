@@ -1,6 +1,6 @@
 """Decoder: load once, decode often; the one class most users meet.
 
-    latent -> (padded to 8 cells a side) -> ``one_decode``, whole or in tiles -> cropped, colours held and resized if asked
+    latent -> (padded to 8 cells a side) -> ``one_decode``, in tiles if large -> cropped, colours held, resized
 
 Letters: b batch, c latent channels, h and w latent cells, H and W output pixels.
 """
@@ -173,7 +173,9 @@ class Decoder:
             height, width = (length * self.checkpoint.scale for length in self._native_size(story))
             painted = painted[..., :height, :width]
             if colour_lock is not False:
-                held = one.base_at_native_size() if reference is None else reference[k if len(reference) > 1 else 0][None]
+                held = (
+                    one.base_at_native_size() if reference is None else reference[k if len(reference) > 1 else 0][None]
+                )
                 painted = lock_colours(painted, held.to(painted), scale=self.checkpoint.scale)
             pictures.append(_resampled(painted, target))
         return torch.cat(pictures)
@@ -391,7 +393,9 @@ class Decoder:
         if tile == "auto":
             side, levers = costs.choose_tile(h, w, bytes_limit, in_files=in_files)
             trained = max(LEAST_CELLS, self.checkpoint.native_sizes[1] // self.space.downsample)
-            if side <= trained or (side == whole and self.checkpoint.knows(*(n * self.space.downsample for n in (h, w)))):
+            if side <= trained or (
+                side == whole and self.checkpoint.knows(*(n * self.space.downsample for n in (h, w)))
+            ):
                 return side, levers
             return trained, (f"tiles of {trained} latent cells, the trained size, {overlap_of(trained)} shared",)
         if tile != "off" and (not isinstance(tile, int) or tile < LEAST_CELLS):

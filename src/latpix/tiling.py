@@ -3,8 +3,8 @@
     x0 = sum over tiles  weight * x0 of the tile,        x_t' = step(x_t, x0, noise)        of the whole picture
 
 At each step every tile predicts its part; the predictions are blended with weights that rise and fall smoothly where
-tiles overlap and add up to 1, and one step of the sampler, with one noise field, makes the next state of the whole. (The
-network's output is blended: at one place all tiles start from one x_t, so x0, linear in it, is blended alike.)
+tiles overlap and add up to 1, and one step of the sampler, with one noise field, makes the next state of the whole.
+(The network's output is blended: at one place all tiles start from one x_t, so x0, linear in it, is blended alike.)
 Letters: b batch, h and w pixels of a part, n pixels along a side.
 """
 

@@ -170,6 +170,17 @@ painting = stacked(
     ),
     memory_limit,
     click.option(
+        "--detail-map",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="PICTURE",
+        help="Where it is white the network paints freely, where it is black it stays close to the latent.",
+    ),
+    click.option(
+        "--colour-lock",
+        is_flag=True,
+        help="Hold the colours to those of the codec's decode (upscale) or of the base decoder (decode).",
+    ),
+    click.option(
         "--batch",
         type=click.IntRange(min=1),
         default=1,
