@@ -14,6 +14,7 @@ LAYERS = [  # from the top; a part imports itself and what stands below its line
     "training evaluation benchmark",
     "decoder batching pid_vae",
     "per_picture one_decode",
+    "latent_bands",
     "captions backbones checkpoints data plan",
     "tiling distributed devices efficientnet libraries",
     "network sampling latents canvas colours",

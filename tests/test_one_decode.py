@@ -29,15 +29,17 @@ def small_one(height=9, width=11, *, times=TIMES, **changes):
     return OneDecode(network=small_network(config), row=row, latent=latent, latent_sigma=0.2, seed=1, times=times)
 
 
-def test_one_tile_is_the_whole_picture_bit_for_bit(tmp_path):
+def test_a_tile_as_large_as_the_picture_paints_what_one_piece_does(tmp_path):
+    """To rounding: matrix products see other strides. (``Decoder`` takes the one piece, bit for bit.)"""
     one, reports, whole_reports = small_one(2, 3), [], []
     whole = one.whole(lambda i, n, x0: whole_reports.append((i, n, x0)))
     for folder in (None, tmp_path):
         reports.clear()
         painted = one.tiled(8, lambda i, n, x0: reports.append((i, n, x0.clone())), folder).whole()
-        assert torch.equal(painted, whole)
+        close(painted, whole, 1e-5)
         assert [report[:2] for report in reports] == [report[:2] for report in whole_reports]
-        assert all(torch.equal(a[2], b[2]) for a, b in zip(reports, whole_reports, strict=True))
+        for a, b in zip(reports, whole_reports, strict=True):
+            close(a[2], b[2], 1e-5)
 
 
 def test_tiles_in_files_are_those_in_memory(tmp_path, monkeypatch):
@@ -47,7 +49,7 @@ def test_tiles_in_files_are_those_in_memory(tmp_path, monkeypatch):
     base, projected = one._prepare(None)
     in_files, also_projected = one._prepare(tmp_path)
     close(in_files.whole(), base.whole(), 1e-5)
-    close(also_projected, projected, 1e-5)
+    close(also_projected.whole(), projected.whole(), 1e-5)
     close(one.tiled(8, quiet, tmp_path).whole(), one.tiled(8, quiet).whole(), 1e-4)
 
 
@@ -82,7 +84,7 @@ def test_each_patch_has_its_own_sigma_and_equal_ones_are_one_for_all():
     halved, noisy = replace(one, sigma_map=half).whole(quiet), replace(one, sigma_map=half.flip(2)).whole(quiet)
     assert not torch.equal(halved, noisy)
     tiled = replace(one, sigma_map=half, latent=one.latent).tiled(8, quiet).whole()
-    assert torch.equal(tiled, halved)
+    close(tiled, halved, 1e-5)
 
 
 @pytest.fixture(scope="module")

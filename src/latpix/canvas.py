@@ -1,7 +1,7 @@
-"""A picture that is worked on in parts: in memory, or where it is too large for that, in a memory-mapped file.
+"""A picture, or a map of features, that is worked on in parts: in memory, or where too large for it, in a mapped file.
 
 The file is mapped anew for every part, so that what the process holds is that part and not the picture.
-Letters: H W pixels of the picture, h w of a part.
+Letters: c channels, H W of the whole, h w of a part.
 """
 
 import secrets
@@ -13,26 +13,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BYTES = 3 * 4  # per pixel
+_SAME_SIZE = {2: np.int16, 4: np.int32}  # numpy knows no bfloat16; bits are bits
 
 
 class Canvas:
-    """Pixels [1, 3, H, W], float32, zero at first; parts are given as slices of rows and of columns."""
+    """[1, c, H, W], zero at first; parts are given as slices of rows and of columns."""
 
     def __init__(
-        self, height: int, width: int, *, device: torch.device | str = "cpu", folder: Path | None = None
+        self,
+        height: int,
+        width: int,
+        *,
+        channels: int = 3,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        folder: Path | None = None,
     ) -> None:
         """Take a device's memory, or with ``folder`` a file there; parts come to the device either way."""
-        self.height, self.width, self.device = height, width, torch.device(device)
-        self._pixels = torch.empty(1, 3, height, width, device=device) if folder is None else None
-        self._path = None if folder is None else folder / f"{secrets.token_hex(6)}.canvas"
+        self.height, self.width, self.channels = height, width, channels
+        self.device, self.dtype = torch.device(device), dtype
+        self._values = None if folder else torch.empty(1, channels, height, width, device=device, dtype=dtype)
+        self._path = folder and folder / f"{secrets.token_hex(6)}.canvas"
         self.clear()
 
     @classmethod
-    def holding(cls, pixels: Float[Tensor, "1 3 H W"]) -> Self:
-        """These very pixels, in memory."""
-        canvas = cls(0, 0, device=pixels.device)
-        canvas.height, canvas.width, canvas._pixels = *pixels.shape[2:], pixels
+    def holding(cls, values: Float[Tensor, "1 c H W"]) -> Self:
+        """These very values, in memory."""
+        _, channels, height, width = values.shape
+        canvas = cls(0, 0, channels=channels, dtype=values.dtype, device=values.device)
+        canvas.height, canvas.width, canvas._values = height, width, values
         return canvas
 
     def clear(self) -> None:
@@ -41,28 +50,35 @@ class Canvas:
             self.whole().zero_()
             return
         with self._path.open("wb") as file:  # empty, then long again: a hole in a file reads as zeros
-            file.truncate(self.height * self.width * BYTES)
+            file.truncate(bytes_of(self.height, self.width, self.channels, self.dtype))
 
-    def read(self, rows: slice, columns: slice) -> Float[Tensor, "1 3 h w"]:
+    def read(self, rows: slice, columns: slice = slice(None)) -> Float[Tensor, "1 c h w"]:
         """A part; in memory it is a view."""
         part = self.whole()[..., rows, columns]
         return part if self._path is None else part.clone().to(self.device)
 
-    def write(self, rows: slice, columns: slice, pixels: Float[Tensor, "1 3 h w"]) -> None:
+    def write(self, rows: slice, columns: slice, values: Float[Tensor, "1 c h w"]) -> None:
         """Replace a part."""
-        self.whole()[..., rows, columns] = pixels.to(self._rests_on)
+        self.whole()[..., rows, columns] = values.to(self._rests_on)
 
-    def add(self, rows: slice, columns: slice, pixels: Float[Tensor, "1 3 h w"]) -> None:
+    def add(self, rows: slice, columns: slice, values: Float[Tensor, "1 c h w"]) -> None:
         """Add to a part."""
-        self.whole()[..., rows, columns] += pixels.to(self._rests_on)
+        self.whole()[..., rows, columns] += values.to(self._rests_on)
 
-    def whole(self) -> Float[Tensor, "1 3 H W"]:
+    def whole(self) -> Float[Tensor, "1 c H W"]:
         """All of it; of a file, a mapping that takes memory only where it is touched, and while it is kept."""
-        if self._pixels is not None:
-            return self._pixels
+        if self._values is not None:
+            return self._values
         assert self._path is not None
-        return torch.from_numpy(np.memmap(self._path, np.float32, "r+", shape=(1, 3, self.height, self.width)))
+        shape = (1, self.channels, self.height, self.width)
+        bits = np.memmap(self._path, _SAME_SIZE[self.dtype.itemsize], "r+", shape=shape)
+        return torch.from_numpy(bits).view(self.dtype)
 
     @property
     def _rests_on(self) -> torch.device:
         return self.device if self._path is None else torch.device("cpu")
+
+
+def bytes_of(height: int, width: int, channels: int = 3, dtype: torch.dtype = torch.float32) -> int:
+    """What a canvas of this size takes."""
+    return height * width * channels * dtype.itemsize

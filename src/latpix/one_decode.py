@@ -3,9 +3,9 @@
     latent -> base picture (where the network paints on one) -> latent projection, both of the whole picture
            -> at every step: whole, or a tile at a time with its part of both -> pixels
 
-Whole is what a network of the trained size does. Tiles that fit into memory share a base picture painted at once; in
-files that too is painted in parts, so that what the process holds does not grow with the picture but for the latent,
-its projection (``latent_width`` numbers for each patch) and a picture of native size.
+Whole is what a network of the trained size does. Tiles whose picture fits into memory share a base picture and a
+projection made at once; with files those are made in parts too, so that what the process holds does not grow with the
+picture, but for the latent itself.
 Letters: c latent channels, h w latent cells, H W output pixels.
 """
 
@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latpix.canvas import BYTES, Canvas
+from latpix.canvas import Canvas, bytes_of
 from latpix.checkpoints.registry import Checkpoint
+from latpix.latent_bands import project_in_bands
 from latpix.network.base_decoder import overview, reach_of
 from latpix.network.config import NetworkConfig
 from latpix.network.layers import TIMESTEP_SCALE
@@ -91,7 +92,7 @@ class OneDecode:
                     latent_sigma=sigma,
                     caption=caption,
                     image=None if base is None else base.read(part.rows, part.columns),
-                    projected=grid.crop(projected),
+                    projected=projected.read(grid.rows, grid.columns),
                     origin=(grid.top, grid.left),
                 )
                 return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
@@ -123,10 +124,16 @@ class OneDecode:
 
     @property
     def bytes_in_files(self) -> int:
-        """What lies in files while it is painted ``tiled`` with a folder."""
+        """What lies in files while it is painted ``tiled`` with a folder, at most."""
+        config, pictures = self.row.network, 2 + (self._step is step_multistep) + bool(self.row.network.base_widths)
+        maps = 7 if config.image_channels else 3  # of the projection, each layer's
+        return pictures * bytes_of(*self.size) + maps * bytes_of(*self._grid, config.latent_width)
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
         height, width = self.size
-        canvases = 2 + (self._step is step_multistep) + (self.network.base_decoder is not None)
-        return canvases * height * width * BYTES
+        return height // self.row.network.patch_size, width // self.row.network.patch_size
 
     @property
     def _cell(self) -> int:
@@ -158,28 +165,37 @@ class OneDecode:
             return conditional
         return guide(conditional, bind(null_caption), self.row.sampling.guidance_scale)
 
-    def _prepare(self, folder: Path | None) -> tuple[Canvas | None, Float[Tensor, "1 g rows columns"]]:
-        """The base picture, and the latent projection's map, of the whole picture."""
-        base, native = None, None
-        if self.network.base_decoder is not None and folder is None:
-            painted = self.network.base_decoder.paint(self.latent, self._sigma)
-            base, native = Canvas.holding(painted), F.avg_pool2d(painted, self.row.scale)
-        elif self.network.base_decoder is not None:
+    def _prepare(self, folder: Path | None) -> tuple[Canvas | None, Canvas]:
+        """The base picture, where the network paints on one, and the latent projection's map."""
+        if folder is not None:
+            return self._prepare_in_files(folder)
+        base, painted = self.network.base_decoder, None
+        if base is not None:
+            painted = base.paint(self.latent, self._sigma)
+        native = None if painted is None else F.avg_pool2d(painted, self.row.scale)
+        projected, _ = self.network.latent_projection.project(self.latent, native, *self._grid)
+        return None if painted is None else Canvas.holding(painted), Canvas.holding(projected)
+
+    def _prepare_in_files(self, folder: Path) -> tuple[Canvas | None, Canvas]:
+        """The same, in blocks and in bands."""
+        base, scale = None, self.row.scale
+        if self.network.base_decoder is not None:
             base = self._canvas(folder)
-            native = self._paint_base(base)
-        rows, columns = (side // self.row.network.patch_size for side in self.size)
-        projected, _ = self.network.latent_projection.project(self.latent, native, rows, columns)
+            self._paint_base(base)
+
+        def native(top: int, end: int) -> Pixels:
+            assert base is not None
+            return F.avg_pool2d(base.read(slice(top * scale, end * scale)), scale)
+
+        projection = self.network.latent_projection
+        projected = project_in_bands(projection, self.latent, base and native, *self._grid, folder)
         return base, projected
 
-    def _paint_base(self, canvas: Canvas) -> Float[Tensor, "1 3 y x"]:
-        """Paint the base picture in blocks, each cut from a part larger by what the base decoder sees.
-
-        Returns it at native size.
-        """
+    def _paint_base(self, canvas: Canvas) -> None:
+        """Paint the base picture in blocks, each cut from a part larger by what the base decoder sees."""
         assert self.network.base_decoder is not None
         h, w = self.latent.shape[2:]
         seen = overview(self.latent, self.row.network.latent_unpatchify)
-        native = self.latent.new_empty(1, 3, *(side // self.row.scale for side in self.size))
         margin = _sight_of(self.row.network)
         for top in range(0, h, BLOCK):
             for left in range(0, w, BLOCK):
@@ -187,10 +203,8 @@ class OneDecode:
                 around = block.grown(margin, h, w)
                 inside = Tile(block.top - around.top, block.left - around.left, block.height, block.width)
                 painted = self.network.base_decoder(around.crop(self.latent), self._sigma, seen)
-                painted, part = inside.crop(painted, self._cell), block.times(self._cell)
-                canvas.write(part.rows, part.columns, painted)
-                block.crop(native, self.row.network.latent_downsample)[:] = F.avg_pool2d(painted, self.row.scale)
-        return native
+                part = block.times(self._cell)
+                canvas.write(part.rows, part.columns, inside.crop(painted, self._cell))
 
 
 def _sight_of(config: NetworkConfig) -> int:

@@ -16,7 +16,8 @@ from latpix.network.config import NetworkConfig
 from latpix.tiling import cut_tiles, overlap_of
 
 LEAST_TILE = 8  # latent cells a side
-BLOCK_WITH_MARGIN = 42  # latent cells a side of what the base decoder sees at a time, where its picture goes to a file
+BLOCK_CELLS = 42  # latent cells a side that the base decoder sees at a time, where its picture goes into a file
+BAND_PATCHES = 2**15  # that the latent projection sees at a time there
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU
 
 
@@ -49,26 +50,24 @@ class CostModel:
         """
         c = self.config
         cell = c.latent_downsample * c.scale
-        whole = height * width * cell * cell * 3 * 4  # one float32 picture, in bytes
         tiles = cut_tiles(height, width, tile)
         area = max(t.height * t.width for t in tiles) * cell * cell
-        n = area // c.patch_size**2
-        size = self.dtype.itemsize
+        n, all_patches = area // c.patch_size**2, height * width * cell * cell // c.patch_size**2
+        size, base = self.dtype.itemsize, bool(c.base_widths)
         features = (c.latent_outputs + c.pixel_gate) * c.width * size * n
         patch = (2 * c.width * 4 + 6 * c.width * 4 + 2 * c.mlp_width * size) * n
         pixel = (area * c.pixel_width * 4) * 3 + (2 * c.width * 4 + 5 * c.pixel_attention_width * 4) * n
-        one_map = c.latent_width * 4 * (height * width * cell * cell // c.patch_size**2)
-        stack = (5 if len(tiles) == 1 else 7) * one_map  # of the whole picture
-        base, painted = bool(c.base_widths), self._base_bytes(height, width)
-        if len(tiles) == 1 and not in_files:
-            pictures = whole * 6 + area * 3 * 4 * (1 + base)
-        else:  # state, output, base picture, result; then what a tile holds
-            pictures = (0 if in_files else whole * (3 + base)) + area * 3 * 4 * 6 + base * whole // c.scale**2
-            patch, pixel = patch + one_map, pixel + one_map
-        if in_files and base:
-            block = min(max(height, width), BLOCK_WITH_MARGIN)
-            painted = self._base_bytes(block, block)
-        total = self.weight_bytes + pictures + max(stack, features + max(patch, pixel), painted)
+        picture, part = height * width * cell * cell * 3 * 4, area * 3 * 4  # float32 pixels, in bytes
+        one_map = c.latent_width * 4 * all_patches
+        if in_files:  # a tile, a block of the base picture or a band of the projection at a time
+            pictures, kept, maps = 6 * part, c.latent_width * 4 * n, 6 * min(one_map, c.latent_width * 4 * BAND_PATCHES)
+            block = min(max(height, width), BLOCK_CELLS)
+            painted = self._base_bytes(block, block) * max(1.0, block / (BAND + 2 * reach_of(c))) if base else 0
+        else:  # state, output, base picture, result
+            whole, painted = len(tiles) == 1, self._base_bytes(height, width)
+            pictures = (6 * picture + (1 + base) * part) if whole else ((3 + base) * picture + 6 * part)
+            kept, maps = (0, 5 * one_map) if whole else (one_map, 7 * one_map)
+        total = self.weight_bytes + pictures + max(maps, kept + features + max(patch, pixel), painted)
         return int(1.15 * total) + (PROCESS_BYTES if self.on_cpu else 0)
 
     def _base_bytes(self, height: int, width: int) -> int:
