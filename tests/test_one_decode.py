@@ -114,10 +114,10 @@ def flat(cells):
 
 @pytest.mark.parametrize("subject", [sky, flat])
 def test_along_the_edges_of_tiles_the_gradient_is_that_of_the_whole_decode_within_three_percent(tiny, subject):
-    cells, side = 14, 8
+    cells, side = 12, 8
     tiles = cut_tiles(cells, cells, side)
     edges = {CELL * edge for tile in tiles for edge in (tile.top, tile.top + side)} - {0, CELL * cells}
-    assert len(tiles) == 9 or len(tiles) == 4
+    assert len(tiles) == 4
     latent = subject(cells)
     whole, tiled = (tiny.decode(latent, steps=1, tile=tile) for tile in ("off", side))
     ratio = seam_ratio(tiled, edges, edges) / seam_ratio(whole, edges, edges)

@@ -142,7 +142,8 @@ class Decoder:
             tile: ``auto`` (whole inside the trained sizes, else tiles of the largest of them), ``off``, or a side in
                 latent cells.
             memory_limit: such as ``"6GiB"``; a decode that does not fit is cut into tiles, or refused.
-            on_step: called as ``on_step(step, steps, x0)`` after each step; steps count those of the whole batch.
+            on_step: called as ``on_step(step, steps, x0)`` after each step; steps count those of the whole batch. In
+                tiles x0 is valid during the call only.
 
         Returns:
             Pixels in [-1, 1], float32, on the decoder's device.
