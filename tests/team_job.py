@@ -6,6 +6,7 @@ leaves in FOLDER what tests/test_team.py compares: ``CASE_RANKS.pt``, and pictur
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -21,6 +22,11 @@ CASES = {  # checkpoint, cells, options of decode
     "windows": ("tiny", (9, 8), {}),
     "whole": ("captioned", (8, 9), {"caption": torch.ones(1, 5, 12)}),
     "tiles": ("tiny", (13, 9), {"tile": 8}),
+    "detail": (
+        "captioned",
+        (8, 9),
+        {"caption": torch.ones(1, 5, 12), "detail_map": torch.tensor([-1.0, 1.0]).expand(1, 3, 1, 2)},
+    ),
     "bfloat16": ("captioned", (8, 8), {"caption": torch.ones(1, 5, 12)}),
 }
 
@@ -44,6 +50,14 @@ def decode_all(folder, ranks):
             torch.save(pixels, folder / f"{case}_{ranks}.pt")
 
 
+def stream(folder, ranks):
+    """Tiles straight into a file, which the first process writes."""
+    decoder = Decoder.load(folder / "tiny.safetensors", device="cpu", dtype="float32")
+    latent = torch.randn(1, decoder.space.channels, 13, 9, generator=torch.Generator().manual_seed(1))
+    with nullcontext() if ranks == 1 else meet(torch.device("cpu")) as decoder.team:
+        decoder.decode_to_tiff(latent, folder / f"streamed_{ranks}.tiff", steps=2, tile=8)
+
+
 def command(folder, out):
     words = ("decode", folder / "cat.safetensors", "-o", folder / out, "--checkpoint", folder / "tiny.safetensors")
     assert run([*map(str, words), "--steps", "1", "--device", "cpu", "--dtype", "float32"]) == 0
@@ -59,6 +73,8 @@ if __name__ == "__main__":
     write_latent(folder / "cat.safetensors", height=8, width=8)
     decode_all(folder, 1)
     command(folder, "alone.png")
+    stream(folder, 1)
+    on_ranks(lambda: stream(folder, 2), 2, port)
     on_ranks(lambda: decode_all(folder, 2), 2, port)
     on_ranks(lambda: decode_all(folder, 3), 3, port)
     on_ranks(lambda: command(folder, "together.png"), 2, port)

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from small_decoder import write_checkpoint, write_latent, write_picture
 
 from latpix import Codec, Decoder, LatpixError, read_latent, read_picture
+from latpix.batching import outlook
 from latpix.batching.inputs import Failure, Item, find_inputs, read_manifest
 from latpix.batching.outputs import Result, plan_work
 from latpix.batching.paint import Painting, group_tasks, renoise, slots
@@ -434,3 +436,46 @@ def test_a_manifest_runs_from_line_to_picture(tmp_path, decoder, codec):
     rows = list(upscale(work, decoder=decoder, codec=codec, painting=replace(ONE_STEP, seed=8), batch=2))
     assert [(row.output.name, row.seed) for row in rows[:2]] == [("large.webp", 3), ("a.png", 8)]
     assert isinstance(rows[2], Failure)
+
+
+# Large pictures, and what is told of the way
+
+
+def test_a_large_tiff_is_written_as_it_is_painted_and_comes_out_again(tmp_path, decoder, monkeypatch):
+    monkeypatch.setattr(outlook, "STREAM_FROM", 128 * 192)
+    write_latent(tmp_path / "a.safetensors", height=9, width=8)
+    painting = Painting(steps=1, tile=8)
+    for name, how in (("a.tiff", "painted in 2 tiles of 8 latent cells, written straight into the file"),
+                      ("a.png", "painted in 2 tiles of 8 latent cells")):  # fmt: skip
+        work = plan_work(found(tmp_path / "a.safetensors"), tmp_path / name, reads="latent")
+        (row,) = decode(work, decoder=decoder, painting=painting)
+        assert (row.height, row.width, row.how) == (576, 512, how)
+    streamed, saved = (read_picture(tmp_path / name) for name in ("a.tiff", "a.png"))
+    assert (streamed - saved).abs().max() < 1.5 / 127.5
+    assert read_metadata(tmp_path / "a.tiff")["in_files"] is True
+    weights = write_checkpoint(tmp_path / "small.safetensors")
+    assert remake(tmp_path / "a.tiff", checkpoint=weights, device="cpu").same_bits
+
+
+def test_another_scale_is_told_with_the_size_that_was_painted(tmp_path, decoder):
+    write_latent(tmp_path / "a.safetensors")
+    work = plan_work(found(tmp_path / "a.safetensors"), tmp_path / "a.png", reads="latent")
+    (row,) = decode(work, decoder=decoder, painting=Painting(steps=1, scale=6))
+    assert (row.height, row.width) == (192, 288)
+    assert row.how == "painted 4 times larger (192x128), then resampled to 288x192"
+
+
+def test_a_detail_map_and_locked_colours_are_told_and_come_out_again(tmp_path, decoder, codec):
+    write_picture(tmp_path / "a.png")
+    write_picture(tmp_path / "map.png", seed=1)
+    painting = Painting(steps=1, detail_map=tmp_path / "map.png", colour_lock=True)
+    work = plan_work(found(tmp_path / "a.png", kind="picture"), tmp_path / "out.png", reads="picture")
+    (row,) = upscale(work, decoder=decoder, codec=codec, painting=painting)
+    assert row.how == ""
+    story = read_metadata(tmp_path / "out.png")
+    assert story["colour_lock"] == "codec"
+    assert Path(story["detail_map"]["path"]).name == "map.png"
+    weights = write_checkpoint(tmp_path / "small.safetensors")
+    assert remake(tmp_path / "out.png", checkpoint=weights, device="cpu").same_bits
+    (tmp_path / "map.png").unlink()
+    assert "detail map" in remake(tmp_path / "out.png", checkpoint=weights, device="cpu").reason

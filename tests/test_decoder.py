@@ -3,13 +3,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_captions import write_encoder
 
-from latpix import Decoder, Latent
+from latpix import Decoder, Latent, read_picture
 from latpix.captions.provide import embed
 from latpix.checkpoints.load import LoadedCheckpoint
 from latpix.checkpoints.registry import find
-from latpix.errors import CaptionError, DownloadError, LatentError, MemoryLimitError, MemoryWarning, OptionError
+from latpix.errors import (
+    CaptionError,
+    DownloadError,
+    LatentError,
+    MemoryLimitError,
+    MemoryWarning,
+    OptionError,
+    OutputError,
+)
 from latpix.network.config import NetworkConfig
 from latpix.network.model import Denoiser
 
@@ -85,6 +94,64 @@ def test_one_tile_is_the_whole_picture_bit_for_bit(tiny, latent):
     whole = tiny.decode(latent[:1], steps=1, tile="off")
     assert torch.equal(whole, tiny.decode(latent[:1], steps=1, tile=9))
     assert not torch.equal(whole, tiny.decode(latent[:1], steps=1, tile=8))
+
+
+@pytest.mark.parametrize(
+    ("cells", "tiles", "tile"), [((8, 8), 1, 8), ((10, 9), 1, 10), ((11, 11), 4, 8), ((8, 21), 4, 8), ((20, 20), 16, 8)]
+)
+def test_inside_the_trained_sizes_a_picture_is_one_piece_and_beyond_it_is_tiles_of_the_largest(cells, tiles, tile):
+    """Native sides of 64 to 64 pixels, cells of 8: a quarter beyond is still inside, and so are not too long shapes."""
+    decoder = small("flux1-2k")
+    decoder.checkpoint = replace(decoder.checkpoint, native_sizes=(64, 64))
+    plan = decoder.plan(height=cells[0], width=cells[1])
+    assert (plan.tiles, plan.tile) == (tiles, tile)
+    assert bool(plan.levers) == (tiles > 1)
+    assert decoder.plan(height=cells[0], width=cells[1], tile="off").tiles == 1
+
+
+def test_a_picture_painted_straight_into_a_file_is_that_of_the_same_tiles(tiny, latent, tmp_path):
+    pixels = tiny.decode(latent[:1], steps=2, tile=8, seed=3)
+    seen = []
+    tiny.decode_to_tiff(
+        latent[:1],
+        tmp_path / "a.tiff",
+        steps=2,
+        tile=8,
+        seed=3,
+        on_step=lambda i, n, x0: seen.append((i, n, x0.shape[2])),
+    )
+    assert seen == [(1, 2, 512), (2, 2, 512)]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tiff"]
+    assert (read_picture(tmp_path / "a.tiff") - pixels).abs().max() < 2 / 127.5  # rounded to levels
+    with pytest.raises(OutputError, match="exists already"):
+        tiny.decode_to_tiff(latent[:1], tmp_path / "a.tiff")
+    story = Latent(tensor=latent[:1], space="flux2", native_height=120, native_width=130)
+    tiny.decode_to_tiff(story, tmp_path / "b.tiff", steps=1)
+    assert read_picture(tmp_path / "b.tiff").shape[2:] == (480, 520)
+
+
+def test_colours_are_held_to_a_picture_or_to_the_base_decoders(tiny, latent):
+    grey = torch.zeros(1, 3, 20, 30)
+    plain = tiny.decode(latent[:1], steps=1)
+    held = tiny.decode(latent[:1], steps=1, colour_lock=grey)
+    assert F.avg_pool2d(held, 64).abs().max() < 0.5 * F.avg_pool2d(plain, 64).abs().max()
+    assert not torch.equal(tiny.decode(latent[:1], steps=1, colour_lock=True), plain)
+    with pytest.raises(OptionError, match="no base decoder"):
+        small("flux1-2k").decode(torch.randn(1, 16, 8, 8), caption=torch.zeros(1, 5, 12), colour_lock=True)
+
+
+def test_a_black_detail_map_changes_nothing_and_a_white_one_is_the_noisiest_latent_to_the_gates():
+    decoder, latent = small("flux1-2k"), torch.randn(1, 16, 8, 8)
+    caption = torch.randn(1, 5, 12)
+
+    def decoded(**options):
+        return decoder.decode(latent, caption=caption, steps=1, **options)
+
+    black, white = -torch.ones(1, 3, 4, 4), torch.ones(1, 3, 5, 7)
+    assert torch.equal(decoded(detail_map=black), decoded())
+    assert torch.equal(decoded(detail_map=white, latent_sigma=0.1), decoded(latent_sigma=0.8))
+    half = torch.cat([black, white[..., :4, :4]], dim=3)
+    assert not torch.equal(decoded(detail_map=half), decoded())
 
 
 def test_on_step_counts_the_steps_of_the_whole_batch(tiny, latent):
@@ -168,6 +235,7 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
     assert (plan.height, plan.width, plan.tiles, plan.levers) == (512, 768, 1, ())
     assert plan.seconds > 0
     limit = tiny.plan(height=64, width=64, tile=24).peak_bytes
+    assert tiny.plan(height=64, width=64, tile=24, in_files=True).peak_bytes < limit
     tight = tiny.plan(height=64, width=64, memory_limit=limit)
     assert tight.tiles > 1
     assert "tiles" in tight.levers[-1]

@@ -25,6 +25,16 @@ def test_processes_make_the_picture_of_one(folder, case, ranks):
     assert float((one - shared).abs().mean()) < tolerance / 10
 
 
+def test_processes_stream_the_picture_of_one_into_its_file(folder):
+    one, shared, plain = (
+        read_picture(folder / "streamed_1.tiff"),
+        read_picture(folder / "streamed_2.tiff"),
+        torch.load(folder / "tiles_1.pt", weights_only=True),
+    )
+    assert float((one - shared).abs().max()) <= 2 / 255 + 1e-6
+    assert float((one - plain).abs().max()) <= 2 / 127.5
+
+
 def test_one_latent_is_decoded_by_all_processes_of_torchrun(folder):
     alone, together = (read_picture(folder / name) for name in ("alone.png", "together.png"))
     assert float((alone - together).abs().max()) <= 2 / 255 + 1e-6

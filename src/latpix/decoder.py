@@ -1,14 +1,16 @@
 """Decoder: load once, decode often; the one class most users meet.
 
-    latent -> (padded to 8 cells a side) -> condition, once per tile -> sampler -> pixels -> cropped, resized if asked
+    latent -> (padded to 8 cells a side) -> ``one_decode``, in tiles if large -> cropped, colours held, resized
 
 Letters: b batch, c latent channels, h and w latent cells, H and W output pixels.
 """
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch import Tensor
 from latpix.arithmetic import sound
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
+from latpix.colours import freedom_of, lock_colours
 from latpix.compiling import compile_blocks
 from latpix.devices import (
     free_memory,
@@ -30,24 +33,25 @@ from latpix.devices import (
 )
 from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError
 from latpix.files.latent_files import Latent
+from latpix.files.tiled_tiff import check_tiff_output, room_beside, save_tiff
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
-from latpix.network.layers import TIMESTEP_SCALE
 from latpix.network.model import build
 from latpix.network.precision import resting_dtypes
+from latpix.one_decode import OneDecode
 from latpix.per_picture import captions_of, seeds_of, sigmas_of
 from latpix.plan import PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
-from latpix.sampling.guidance import guide
-from latpix.sampling.noise import noise_field
-from latpix.sampling.samplers import Denoise, OnStep, sample_multistep, sample_ode, sample_renoise
+from latpix.sampling.samplers import OnStep
 from latpix.sampling.schedules import Times, solver_times, student_times
 from latpix.team import Team
-from latpix.tiling import Tile, cut_tiles, tiled
+from latpix.tiling import cut_tiles
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
 SCALES = (0.5, 16.0)
 PAGE = 4096  # bytes of a file that are read together
 LESS = 0.15  # of what a decode takes: the least that a way to go on must save
+
+T = TypeVar("T")
 
 
 class Decoder:
@@ -143,6 +147,8 @@ class Decoder:
         steps: int | None = None,
         scale: float | None = None,
         size: tuple[int, int] | None = None,
+        detail_map: Float[Tensor, "1 3 y x"] | None = None,
+        colour_lock: bool | Float[Tensor, "#b 3 y x"] = False,
         tile: int | str = "auto",
         memory_limit: str | int | None = None,
         on_step: OnStep | None = None,
@@ -163,10 +169,17 @@ class Decoder:
             steps: 1 up to what the checkpoint was made for; default the checkpoint's.
             scale: output side / native side; another than the trained one is resampled afterwards.
             size: (height, width) of the output in pixels, instead of ``scale``.
-            tile: ``auto``, ``off``, or a side in latent cells.
+            detail_map: a picture in [-1, 1], stretched over the output: where it is white the gates are told that the
+                latent is as noisy as they ever saw, and the network paints freely; where it is black they are told
+                ``latent_sigma``, and it stays close.
+            colour_lock: hold the colours, that is all that is coarser than 16 native pixels, to a picture of them,
+                such as the codec's decode; True takes what the network's base decoder paints.
+            tile: ``auto`` (whole inside the trained sizes, else tiles of the largest of them), ``off``, or a side in
+                latent cells.
             memory_limit: such as ``"6GiB"``, of the whole process on a CPU, else of the accelerator; what does not
                 fit is done in smaller pieces, then in tiles, or refused (``plan`` tells).
-            on_step: called as ``on_step(step, steps, x0)`` after each step; steps count those of the whole batch.
+            on_step: called as ``on_step(step, steps, x0)`` after each step; steps count those of the whole batch. In
+                tiles x0 is valid during the call only.
 
         Returns:
             Pixels in [-1, 1], float32, on the decoder's device.
@@ -177,11 +190,148 @@ class Decoder:
 
         Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once.
         """
-        story = latent if isinstance(latent, Latent) else Latent(tensor=latent, space=self.checkpoint.space)
-        self._check_space(story)
+        story = self._story(latent)
         batch, _, h, w = story.tensor.shape
+        target = self._target(story, scale, size)
+        reference = self._reference(colour_lock)
+        ones = self._ones(
+            story,
+            latent_sigma=latent_sigma,
+            caption=caption,
+            null_caption=null_caption,
+            caption_model=caption_model,
+            seed=seed,
+            steps=steps,
+            detail_map=detail_map,
+        )
+        count = len(ones[0].times) - 1
+        job = self._job(h, w, batch=batch, steps=count, target=target)
+        first = self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
+
+        def picture(k: int, setting: Setting) -> Tensor:
+            one, report = replace(ones[k], pieces=setting.pieces), _count_on(on_step, k * count, batch * count)
+            whole = setting.tile >= max(one.latent.shape[2:])
+            painted = one.whole(report).clamp(-1, 1) if whole else one.tiled(setting.tile, report).whole().clamp_(-1, 1)
+            height, width = (side * self.checkpoint.scale for side in self._native_size(story))
+            painted = painted[..., :height, :width]
+            if colour_lock is not False:
+                held = (
+                    one.base_at_native_size() if reference is None else reference[k if len(reference) > 1 else 0][None]
+                )
+                painted = lock_colours(painted, held.to(painted), scale=self.checkpoint.scale)
+            return _resampled(painted, target)
+
+        pictures: Tensor | None = None
+        for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
+            one = self._with_enough_memory(lambda setting, k=k: picture(k, setting), job, tile, first)
+            if batch == 1:
+                return one.contiguous()
+            pictures = one.new_empty(batch, *one.shape[1:]) if pictures is None else pictures
+            pictures[k] = one[0]
+        assert pictures is not None
+        return pictures
+
+    @torch.no_grad()
+    def decode_to_tiff(
+        self,
+        latent: Latent | Float[Tensor, "1 c h w"],
+        path: str | Path,
+        *,
+        latent_sigma: float | None = None,
+        caption: str | Float[Tensor, "1 l k"] | None = None,
+        null_caption: str | Float[Tensor, "1 m k"] | None = None,
+        caption_model: str | Path | None = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        detail_map: Float[Tensor, "1 3 y x"] | None = None,
+        tile: int | str = "auto",
+        memory_limit: str | int | None = None,
+        on_step: OnStep | None = None,
+        metadata: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        icc_profile: bytes | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Paint one picture of any size straight into a tiled TIFF file, at the trained scale.
+
+        What is between steps lies in files beside the picture, 24 to 36 bytes per pixel of it, which go when it is
+        done. Bits are those of ``decode`` with the same tiles to rounding.
+
+        Args:
+            path: ends in .tif or .tiff.
+            metadata: as of ``save_picture``, or what gives it, called when the picture is painted.
+            icc_profile, overwrite: as of ``save_picture``.
+            on_step: its picture is a mapping of a file, and valid during the call only.
+            latent, latent_sigma, caption, null_caption, caption_model, seed, steps, detail_map, tile, memory_limit:
+                as of ``decode``.
+
+        Raises:
+            OutputError: the file cannot be written.
+            LatentError, OptionError, ScheduleError, CaptionError, MemoryLimitError: as of ``decode``.
+        """
+        path, story = Path(path), self._story(latent)
+        check_tiff_output(path, overwrite=overwrite)
+        (one,) = self._ones(
+            story,
+            latent_sigma=latent_sigma,
+            caption=caption,
+            null_caption=null_caption,
+            caption_model=caption_model,
+            seed=seed,
+            steps=steps,
+            detail_map=detail_map,
+        )
+        height, width = (side * self.checkpoint.scale for side in self._native_size(story))
+        job = self._job(*story.tensor.shape[2:], batch=1, steps=len(one.times) - 1, target=None, in_files=True)
+        first = self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
+
+        def paint(setting: Setting) -> None:
+            with room_beside(path, one.bytes_in_files) as folder:
+                painting = replace(one, pieces=setting.pieces)
+                canvas = painting.tiled(setting.tile, _count_on(on_step, 0, len(one.times) - 1), folder)
+                if self.team is not None and self.team.rank > 0:
+                    return
+                save_tiff(
+                    canvas.read,
+                    height,
+                    width,
+                    path,
+                    metadata=metadata() if callable(metadata) else metadata,
+                    icc_profile=icc_profile,
+                    overwrite=overwrite,
+                )
+
+        self._with_enough_memory(paint, job, tile, first)
+
+    def _with_enough_memory(self, paint: Callable[[Setting], T], job: Job, tile: int | str, first: Setting) -> T:
+        """Paint in the last setting; where memory runs out in the ``first``, in one that takes less."""
+        assert self.last_setting is not None
+        with sound(self.device, self.dtype, self.checkpoint.network.head_widths):
+            try:
+                return paint(self.last_setting)
+            except (RuntimeError, MemoryError) as error:
+                if self.last_setting is not first or not is_out_of_memory(error):
+                    raise
+            free_memory()  # not in the except clause: there the error holds what was alive when it was raised
+            self.last_setting = self._following(job, self.last_setting, tile)
+            return paint(self.last_setting)
+
+    def _ones(
+        self,
+        story: Latent,
+        *,
+        latent_sigma: float | Sequence[float] | None,
+        caption: str | Sequence[str] | Tensor | None,
+        null_caption: str | Tensor | None,
+        caption_model: str | Path | None,
+        seed: int | Sequence[int] | None,
+        steps: int | None,
+        detail_map: Tensor | None,
+    ) -> list[OneDecode]:
+        """Each picture of a batch, with all that it depends on; arguments as of ``decode``."""
+        batch = len(story.tensor)
         sigmas = sigmas_of(story.latent_sigma if latent_sigma is None else latent_sigma, batch, self.checkpoint)
         seeds = seeds_of((story.seed or 0) if seed is None else seed, batch)
+        self._times(steps, *self._padded(story))  # a number of steps fails before captions are embedded
         captions = captions_of(
             story.caption if caption is None else caption,
             null_caption,
@@ -190,44 +340,18 @@ class Decoder:
             model=caption_model,
             device=self.device,
         )
-        count = len(self._times(steps, h, w)) - 1
-        target = self._target(story, scale, size)
-        job = self._job(h, w, batch=batch, steps=count, target=target)
-        self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
-        retried = False
-
-        def picture(k: int) -> Tensor:
-            assert self.last_setting is not None
-            with sound(self.device, self.dtype, self.checkpoint.network.head_widths):
-                painted = self._paint(
-                    story.tensor[k : k + 1].to(self.device, torch.float32),
-                    latent_sigma=sigmas[k],
-                    captions=[None if c is None else c[k : k + 1] for c in captions],
-                    seed=seeds[k],
-                    steps=steps,
-                    setting=self.last_setting,
-                    on_step=_count_on(on_step, k * count, batch * count),
-                )
-            return self._fit(painted, story, target)
-
-        pictures: Tensor | None = None
-        for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
-            one: Tensor | None = None
-            try:
-                one = picture(k)
-            except (RuntimeError, MemoryError) as error:
-                if retried or not is_out_of_memory(error):
-                    raise
-            if one is None:  # not in the except clause: there the error holds what was alive when it was raised
-                free_memory()
-                self.last_setting, retried = self._following(job, self.last_setting, tile), True
-                one = picture(k)
-            if batch == 1:
-                return one.contiguous()
-            pictures = one.new_empty(batch, *one.shape[1:]) if pictures is None else pictures
-            pictures[k] = one[0]
-        assert pictures is not None
-        return pictures
+        return [
+            self._one(
+                story.tensor[k : k + 1],
+                latent_sigma=sigmas[k],
+                detail_map=detail_map,
+                native=self._native_size(story),
+                captions=[None if c is None else c[k : k + 1] for c in captions],
+                seed=seeds[k],
+                steps=steps,
+            )
+            for k in range(batch)
+        ]
 
     def plan(
         self,
@@ -240,11 +364,12 @@ class Decoder:
         memory_limit: str | int | None = None,
         scale: float | None = None,
         size: tuple[int, int] | None = None,
+        in_files: bool = False,
     ) -> Plan:
         """What decoding ``batch`` latents of ``height`` x ``width`` cells will cost, without running it.
 
-        Other arguments as of ``decode``. The peak counts what the process holds already (on a CPU), all pictures of the
-        batch, and resampling.
+        ``in_files``: by ``decode_to_tiff``. Other arguments as of ``decode``. The peak counts what the process holds
+        already (on a CPU), all pictures of the batch, and resampling.
 
         Raises:
             MemoryLimitError: nothing fits into ``memory_limit``; the message names the smallest that would do.
@@ -253,7 +378,7 @@ class Decoder:
         cell, costs = self.space.downsample * self.checkpoint.scale, self._costs()
         native = Latent(tensor=torch.empty(1, 1, height, width, device="meta"), space=self.checkpoint.space)
         target = self._target(native, scale, size)
-        job = self._job(h, w, batch=batch, steps=len(self._times(steps, h, w)) - 1, target=target)
+        job = self._job(h, w, batch=batch, steps=len(self._times(steps, h, w)) - 1, target=target, in_files=in_files)
         setting = self._choose(job, tile, memory_limit, may_split=True)
         operations = batch * costs.operations(h, w, setting.tile, job.steps)
         return Plan(
@@ -265,71 +390,40 @@ class Decoder:
             tiles=len(cut_tiles(h, w, setting.tile)),
         )
 
-    def _paint(
+    def _one(
         self,
         latent: Float[Tensor, "1 c h w"],
         *,
         latent_sigma: float,
+        detail_map: Float[Tensor, "1 3 y x"] | None,
+        native: tuple[int, int],
         captions: Sequence[Tensor | None],
         seed: int,
         steps: int | None,
-        setting: Setting,
-        on_step: OnStep,
-    ) -> Float[Tensor, "1 3 H W"]:
-        """One picture at the trained scale, not cropped."""
+    ) -> OneDecode:
+        """One picture of a batch; its latent is padded to ``LEAST_CELLS``."""
         _, _, h, w = latent.shape
         bottom, right = max(0, LEAST_CELLS - h), max(0, LEAST_CELLS - w)
-        latent = F.pad(latent, (0, right, 0, bottom), mode="replicate")
-        tiles = cut_tiles(latent.shape[2], latent.shape[3], setting.tile)
-        cell = self.space.downsample * self.checkpoint.scale
-        base = self.network.base_decoder
-        image = None if base is None else base.paint(latent, torch.full((1,), latent_sigma, device=self.device))
-        caption, null_caption = captions
-        conditional = self._denoiser(latent, image, latent_sigma, caption, tiles, setting)
-        defaults = self.checkpoint.sampling
-        denoise = conditional
-        if null_caption is not None:
-            unconditional = self._denoiser(latent, image, latent_sigma, null_caption, tiles, setting)
-            denoise = guide(conditional, unconditional, defaults.guidance_scale)
-        noise = noise_field([seed], 3, latent.shape[2] * cell, latent.shape[3] * cell, device=self.device)
-        sample = {"sde": sample_renoise, "ode": sample_ode}[defaults.sampler]
-        if defaults.kind != "student":
-            sample = sample_multistep
+        latent = F.pad(latent.to(self.device, torch.float32), (0, right, 0, bottom), mode="replicate")
         times = self._times(steps, latent.shape[2], latent.shape[3])
-        pixels = sample(denoise, noise, times, prediction=defaults.prediction, on_step=on_step)
-        return pixels.clamp(-1, 1)[..., : h * cell, : w * cell]
-
-    def _denoiser(
-        self,
-        latent: Float[Tensor, "1 c h w"],
-        image: Float[Tensor, "1 3 H W"] | None,
-        latent_sigma: float,
-        caption: Tensor | None,
-        tiles: Sequence[Tile],
-        setting: Setting,
-    ) -> Denoise:
-        """The network with its condition bound, tile by tile."""
-        cell, team = self.space.downsample * self.checkpoint.scale, self.team
-
-        def bind(tile: Tile) -> Denoise:
-            condition = self.network.condition(
-                height=tile.height * cell,
-                width=tile.width * cell,
-                latent=tile.crop(latent),
-                latent_sigma=torch.full((1,), latent_sigma, device=self.device),
-                caption=caption,
-                image=None if image is None else tile.crop(image, cell),
-                pieces=setting.pieces,
-            )
-            if team is not None and len(tiles) == 1:
-                shared = team.predict(self.network, condition)
-                return lambda x_t, t: shared(x_t, TIMESTEP_SCALE * t)
-            return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
-
-        if team is None or len(tiles) == 1:
-            return tiled([bind(tile) for tile in tiles], tiles, cell)
-        own = [None if tile is None else bind(tile) for tile in team.share(tiles)]
-        return tiled(own, tiles, cell, team.sum)
+        one = OneDecode(
+            network=self.network,
+            row=self.checkpoint,
+            latent=latent,
+            latent_sigma=latent_sigma,
+            captions=captions,
+            seed=seed,
+            times=times,
+            team=self.team,
+        )
+        if detail_map is None:
+            return one
+        rows, columns = (side // self.checkpoint.network.patch_size for side in one.size)
+        most = self.checkpoint.sampling.max_latent_sigma
+        native_patch = self.checkpoint.network.patch_size / self.checkpoint.scale
+        free = freedom_of(detail_map.to(self.device), *(math.ceil(side / native_patch) for side in native))
+        free = F.pad(free[None], (0, columns - free.shape[2], 0, rows - free.shape[1]), mode="replicate")[0]
+        return replace(one, sigma_map=latent_sigma + free * max(0.0, most - latent_sigma))
 
     def _times(self, steps: int | None, h: int, w: int) -> Times:
         """The schedule of a decode of ``h`` x ``w`` cells."""
@@ -345,8 +439,25 @@ class Decoder:
         shift = defaults.dynamic_shift.at(h * cell, w * cell) if defaults.dynamic_shift else defaults.shift
         return solver_times(steps or defaults.steps, shift)
 
-    def _check_space(self, latent: Latent) -> None:
-        check_latent(latent.tensor, self.checkpoint.space, given=latent.space, checkpoint=self.checkpoint.name)
+    def _story(self, latent: Latent | Tensor) -> Latent:
+        """The latent, checked, with what it brings."""
+        story = latent if isinstance(latent, Latent) else Latent(tensor=latent, space=self.checkpoint.space)
+        check_latent(story.tensor, self.checkpoint.space, given=story.space, checkpoint=self.checkpoint.name)
+        return story
+
+    def _padded(self, story: Latent) -> tuple[int, int]:
+        """Height and width in cells that are decoded."""
+        h, w = story.tensor.shape[2:]
+        return max(h, LEAST_CELLS), max(w, LEAST_CELLS)
+
+    def _reference(self, colour_lock: bool | Tensor) -> Tensor | None:
+        """The pictures that colours are held to; None is the base decoder's."""
+        if colour_lock is True and self.network.base_decoder is None:
+            raise OptionError(
+                f'"{self.checkpoint.name}" has no base decoder to hold its colours to: give the codec\'s decode '
+                "(colour_lock=pixels in Python), or enlarge a picture (latpix upscale --colour-lock)."
+            )
+        return colour_lock if isinstance(colour_lock, Tensor) else None
 
     def _costs(self, held: int | None = None) -> CostModel:
         row, on_cpu = self.checkpoint, self.device.type == "cpu"
@@ -364,9 +475,21 @@ class Decoder:
         resident = resident_bytes()
         return resident if here and resident else weights + (resident or PROCESS_BYTES)
 
-    def _job(self, h: int, w: int, *, batch: int, steps: int, target: tuple[int, int] | None) -> Job:
-        h, w = max(h, LEAST_CELLS), max(w, LEAST_CELLS)
-        return Job(h, w, batch=batch, steps=steps, output=None if target is None else target[0] * target[1])
+    def _job(
+        self, h: int, w: int, *, batch: int, steps: int, target: tuple[int, int] | None, in_files: bool = False
+    ) -> Job:
+        h, w, cell = max(h, LEAST_CELLS), max(w, LEAST_CELLS), self.space.downsample
+        trained = max(LEAST_CELLS, self.checkpoint.native_sizes[1] // cell)
+        known = max(h, w) <= trained or self.checkpoint.knows(h * cell, w * cell)
+        return Job(
+            h,
+            w,
+            batch=batch,
+            steps=steps,
+            output=None if target is None else target[0] * target[1],
+            largest=None if known else trained,
+            in_files=in_files,
+        )
 
     def _choose(self, job: Job, tile: int | str, limit: str | int | None, *, may_split: bool) -> Setting:
         """The quickest way that fits the limit; ``may_split``: pictures of a batch may be handed over one by one."""
@@ -439,15 +562,12 @@ class Decoder:
         h, w = (side * self.space.downsample for side in latent.tensor.shape[-2:])
         return min(latent.native_height or h, h), min(latent.native_width or w, w)
 
-    def _fit(
-        self, pixels: Float[Tensor, "1 3 y x"], latent: Latent, target: tuple[int, int] | None
-    ) -> Float[Tensor, "1 3 H W"]:
-        """Crop to the native picture, then resample if asked."""
-        height, width = (side * self.checkpoint.scale for side in self._native_size(latent))
-        pixels = pixels[..., :height, :width]
-        if target is None or target == (height, width):
-            return pixels
-        return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp_(-1, 1)
+
+def _resampled(pixels: Float[Tensor, "1 3 y x"], target: tuple[int, int] | None) -> Float[Tensor, "1 3 H W"]:
+    """At (height, width), where that is another size."""
+    if target is None or target == tuple(pixels.shape[2:]):
+        return pixels
+    return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp_(-1, 1)
 
 
 def _count_on(on_step: OnStep | None, done: int, steps: int) -> Callable[[int, int, Tensor], None]:

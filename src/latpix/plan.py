@@ -14,17 +14,19 @@ from itertools import pairwise
 
 import torch
 
+from latpix.bands import BAND as MAP_BAND
 from latpix.errors import MemoryLimitError
 from latpix.network.base_decoder import BAND, EXPANSION, reach_of
 from latpix.network.config import NetworkConfig
 from latpix.network.model import default_pieces
 from latpix.network.pieces import Pieces
-from latpix.tiling import OVERLAP, cut_tiles
+from latpix.tiling import BLOCK, PIECE, cut_tiles, overlap_of
 
 LEAST_TILE = 8  # latent cells a side
 SMALL_TOKENS, SMALL_SHARE = 512, 4  # of the pieces under a limit; the pixel path's shrink by a factor
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU that does not tell
 SLACK = 0.03  # of what is computed: libraries' workspaces
+AROUND = "another picture: what is outside a tile is not seen"
 HEAP = 24 * 2**20  # what the allocator has given back to nobody, on a CPU
 
 
@@ -37,6 +39,8 @@ class Job:
     batch: int = 1
     steps: int = 4
     output: int | None = None  # pixels of a picture that is resampled; None is as painted
+    largest: int | None = None  # side that tiles have at most; None paints any picture in one piece
+    in_files: bool = False  # the state between steps lies in files
 
 
 @dataclass(frozen=True)
@@ -88,20 +92,12 @@ class CostModel:
 
     def peak_bytes(self, job: Job, setting: Setting) -> int:
         """Peak memory of a decode: the largest of its stages."""
-        c, cells = self.config, self._cell**2
-        picture = 12 * job.height * job.width * cells  # one float32 picture
-        tiles = cut_tiles(job.height, job.width, setting.tile)
-        n = max(t.height * t.width for t in tiles) * cells // c.patch_size**2
-        kept = self._condition_bytes(n) * len(tiles)
-        kept += self._feature_bytes(n, setting.pieces) * len(tiles) * (1 + self.guided)
-        base = picture * bool(c.base_widths)
-        whole = picture + base + (0 if len(tiles) == 1 else 2 * picture)  # state, what was painted on, tiles' sums
-        stages = [
-            base + max(self._base_bytes(job.height, job.width), picture * bool(c.base_widths)),
-            whole + kept + self._stack_bytes(n),
-            *(whole + kept + stage for stage in self._call_bytes(n, setting.pieces)),
-            base + kept + 5 * picture,  # between two steps: the state twice, the guess, noise
-        ]
+        picture = 12 * job.height * job.width * self._cell**2  # one float32 picture
+        if job.in_files:
+            work = max(self._stages_in_files(job, setting))
+            return self.held + round((1 + SLACK) * work) + (HEAP if self.on_cpu else 0)
+        in_tiles = setting.tile < max(job.height, job.width)
+        stages = list((self._stages_in_tiles if in_tiles else self._stages)(job, setting))
         results = picture if job.output is None else 12 * job.output
         resampled = 0
         if job.output is not None:  # along one axis, then along the other
@@ -109,6 +105,58 @@ class CostModel:
         before = results * setting.batch if setting.batch > 1 else 0
         work = before + max(resampled, *stages)
         return self.held + round((1 + SLACK) * work) + (HEAP if self.on_cpu else 0)
+
+    def _stages(self, job: Job, setting: Setting) -> Iterator[int]:
+        """Of a picture in one piece."""
+        c, n = self.config, self._patches(job.height, job.width)
+        picture = 12 * job.height * job.width * self._cell**2
+        kept = self._condition_bytes(n) + self._feature_bytes(n, setting.pieces) * (1 + self.guided)
+        base = picture * bool(c.base_widths)
+        whole = picture * (1 + self.guided) + base  # state, the guess before where steps read it, what was painted on
+        yield base + max(self._base_bytes(job.height, job.width), base)
+        yield whole + kept + self._stack_bytes(n)
+        yield from (whole + kept + stage for stage in self._call_bytes(n, setting.pieces))
+        yield base + kept + (5 + self.guided) * picture  # between two steps: the state twice, the guess, noise
+
+    def _stages_in_tiles(self, job: Job, setting: Setting) -> Iterator[int]:
+        """The whole picture's state, what tiles add up to and latent projection; the rest of one tile."""
+        c, everything = self.config, self._patches(job.height, job.width)
+        pixels = job.height * job.width * self._cell**2
+        base = 12 * pixels * bool(c.base_widths)
+        projected = everything * c.latent_width * self.dtype.itemsize
+        whole = 12 * pixels * (2 + self.guided) + base + projected
+        yield base + max(self._base_bytes(job.height, job.width), base)
+        yield base + self._stack_bytes(everything)
+        yield from (whole + stage for stage in self._tile_bytes(job, setting))
+
+    def _stages_in_files(self, job: Job, setting: Setting) -> Iterator[int]:
+        """A tile, a block of the base picture or a band of a map at a time."""
+        c, s = self.config, self.dtype.itemsize
+        latent = 3 * 4 * job.height * job.width * c.latent_channels  # given, padded, on its device
+        if c.base_widths:
+            places = min(job.height * job.width * c.latent_unpatchify**2, MAP_BAND)
+            yield latent + places * c.base_widths[0] * EXPANSION * (2 * s + 12)
+            side = BLOCK + 2 * reach_of(c)
+            height, width = min(job.height, side), min(job.width, side)
+            yield latent + self._finer_bytes(height * width) + 2 * 12 * (BLOCK * self._cell) ** 2
+        yield latent + self._stack_bytes(min(self._patches(job.height, job.width), MAP_BAND))
+        crops = 12 * min(setting.tile, job.height) * min(setting.tile, job.width) * self._cell**2
+        crops *= 2 + bool(c.base_widths)  # of the state, of the blend, of what was painted on
+        yield from (latent + crops + stage for stage in self._tile_bytes(job, setting))
+
+    def _tile_bytes(self, job: Job, setting: Setting) -> Iterator[int]:
+        """Of one tile's part of a step, then of the step of a piece of the picture."""
+        c, height, width = self.config, min(setting.tile, job.height), min(setting.tile, job.width)
+        n, part = self._patches(height, width), 12 * height * width * self._cell**2
+        kept = self._condition_bytes(n) + self._feature_bytes(n, setting.pieces) * (1 + self.guided)
+        kept += n * c.latent_width * self.dtype.itemsize  # its part of the projection
+        yield from (kept + stage for stage in self._call_bytes(n, setting.pieces))
+        yield kept + 3 * part  # prediction, weights
+        yield 8 * 12 * min(PIECE**2, job.height * job.width * self._cell**2)
+
+    def _patches(self, height: int, width: int) -> int:
+        """Of a part of ``height`` x ``width`` cells."""
+        return height * width * self._cell**2 // self.config.patch_size**2
 
     def _condition_bytes(self, n: int) -> int:
         """Position tables of a tile."""
@@ -127,9 +175,9 @@ class CostModel:
         return kept * self.dtype.itemsize * n
 
     def _stack_bytes(self, n: int) -> int:
-        """Of the latent projection's convolutions, all of whose blocks' outputs live together."""
+        """Of the latent projection's convolutions: a block's maps, and what is merged with it."""
         c, s = self.config, self.dtype.itemsize
-        outputs = (c.latent_depth + 1) * (1 + bool(c.image_channels)) + 2
+        outputs = 4 + 2 * bool(c.image_channels) + (c.rgb_head not in (None, -1))
         return n * c.latent_width * (outputs * s + 12)
 
     def _call_bytes(self, n: int, pieces: Pieces) -> Iterator[int]:
@@ -159,16 +207,22 @@ class CostModel:
         if not c.base_widths:
             return 0
         coarse = height * width * c.latent_unpatchify**2 * c.base_widths[0] * self.dtype.itemsize
-        area = min(height, BAND + 2 * reach_of(c)) * width * c.latent_downsample**2  # native pixels
-        band = area * (c.base_widths[-1] * (4 * self.dtype.itemsize + 4) + 2 * 3 * c.scale**2 * 4)
+        band = self._finer_bytes(min(height, BAND + 2 * reach_of(c)) * width)
         # A side branch keeps its input, its norm's float32 input and output, and what contracts again.
         side = coarse * EXPANSION * (1 + 2 * 4 // self.dtype.itemsize)
         return coarse + max(2 * coarse + side, band)
+
+    def _finer_bytes(self, cells: int) -> int:
+        """Of the base decoder's last level."""
+        c = self.config
+        area = cells * c.latent_downsample**2  # native pixels
+        return area * (c.base_widths[-1] * (4 * self.dtype.itemsize + 4) + 2 * 3 * c.scale**2 * 4)
 
     def operations(self, height: int, width: int, tile: int, steps: int) -> float:
         """Multiply-adds, counted twice, of one decode."""
         c = self.config
         per_cell = (c.latent_downsample * c.scale // c.patch_size) ** 2
+        stacks = (1 + 2 * bool(c.image_channels)) * 2 * c.latent_depth + 4
         total = 0.0
         for t in cut_tiles(height, width, tile):
             n = t.height * t.width * per_cell
@@ -180,10 +234,9 @@ class CostModel:
             attention = 8 * c.pixel_attention_width**2 + 4 * seen * c.pixel_attention_width
             pixel = n * (2 * 6 * area * c.width + 4 * area * c.pixel_attention_width + attention)
             pixel += n * 16 * area * c.pixel_width
-            stacks = (1 + 2 * bool(c.image_channels)) * 2 * c.latent_depth + 4
-            latent = 18 * n * c.latent_width**2 * stacks
-            total += latent + steps * (c.depth * block + c.pixel_depth * pixel)
-        return total + self._base_operations(height, width)
+            total += steps * (c.depth * block + c.pixel_depth * pixel)
+        latent = 18 * height * width * per_cell * c.latent_width**2 * stacks
+        return total + latent + self._base_operations(height, width)
 
     def _base_operations(self, height: int, width: int) -> float:
         """The coarse level is painted at once, the finer ones in bands, some rows of which are painted twice."""
@@ -211,16 +264,21 @@ class CostModel:
         ``tile`` fixes the side of tiles; without ``may_split`` the pictures of a batch stay together.
         """
         whole = max(job.height, job.width)
-        side = whole if tile is None else min(tile, whole)
-        usual = default_pieces(self.config)
+        side = min(tile or job.largest or whole, whole)
+        first: tuple[str, ...] = ()
+        if tile is None and side < whole:
+            first = (f"{self._tiles(job, side)} ({AROUND}; none larger was trained on)",)
+        # A tile's features last for one call: there is nothing to keep.
+        usual = replace(default_pieces(self.config), keep_features=side == whole)
         small = replace(usual, tokens=SMALL_TOKENS, patches=usual.patches // SMALL_SHARE)
-        last = Setting(side, usual, job.batch)
+        last = Setting(side, usual, job.batch, first)
         yield last
         last = Setting(
             side,
             small,
             job.batch,
             (
+                *first,
                 f"pieces of {small.tokens} tokens and {small.patches} patches (weights "
                 "are read more often; the same picture)",
             ),
@@ -229,34 +287,33 @@ class CostModel:
         if job.batch > 1 and may_split:
             last = replace(last, batch=1, levers=(*last.levers, "one picture at a time (the same pictures)"))
             yield last
-        if self.config.latent_channels:
+        if side == whole:
             again = replace(small, keep_features=False)
-            share = self._again(job, side) / self.operations(job.height, job.width, side, job.steps)
+            share = self._again(job) / self.operations(job.height, job.width, side, job.steps)
             lever = f"latent features made again at every step (+{share:.1%} operations; the same picture)"
             last = replace(last, pieces=again, levers=(*last.levers, lever))
             yield last
         if tile is not None:
             return
-        exact, least = last.levers, self.peak_bytes(job, last)
+        exact, least = last.levers[len(first) :], self.peak_bytes(job, last)
         at_once = self.operations(job.height, job.width, whole, job.steps)
-        for side in range(whole - 1, LEAST_TILE - 1, -1):
-            last = replace(last, tile=side)
+        for smaller in range(side - 1, LEAST_TILE - 1, -1):
+            last = replace(last, tile=smaller)
             peak = self.peak_bytes(job, last)
             if peak >= least:  # more tiles than before may hold more together than each saves
                 continue
             least = peak
-            more = self.operations(job.height, job.width, side, job.steps) / at_once - 1
-            lever = (
-                f"{len(cut_tiles(job.height, job.width, side))} tiles of {side} latent cells a side, {OVERLAP} shared "
-                f"({more:+.0%} operations; another picture: each tile is placed like a whole one)"
-            )
+            more = self.operations(job.height, job.width, smaller, job.steps) / at_once - 1
+            lever = f"{self._tiles(job, smaller)} ({more:+.0%} operations; {AROUND})"
             yield replace(last, levers=(*exact, lever))
 
-    def _again(self, job: Job, side: int) -> float:
+    def _tiles(self, job: Job, side: int) -> str:
+        count = len(cut_tiles(job.height, job.width, side))
+        return f"{count} tiles of {side} latent cells a side, {overlap_of(side)} shared"
+
+    def _again(self, job: Job) -> float:
         """Operations of making latent features in every step but the first."""
-        c = self.config
-        cells = sum(t.height * t.width for t in cut_tiles(job.height, job.width, side))
-        n = cells * self._cell**2 // c.patch_size**2
+        c, n = self.config, self._patches(job.height, job.width)
         return 2.0 * (job.steps - 1) * n * c.latent_width * c.width * (c.latent_outputs + c.pixel_gate)
 
     def choose(self, job: Job, limit: int, *, tile: int | None = None, may_split: bool = True) -> Setting:

@@ -35,9 +35,9 @@ class Team:
     size: int
     group: dist.ProcessGroup | None = None  # None is that of all processes
 
-    def share(self, items: Sequence[T]) -> list[T | None]:
-        """The items, with None in the place of those that other processes have."""
-        return [item if place % self.size == self.rank else None for place, item in enumerate(items)]
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Those of the items that this process has; every process asks with the same ones."""
+        return list(items[self.rank :: self.size])
 
     def sum(self, x: Tensor) -> Tensor:
         """Added up over all processes, in place; each has the same bits."""
@@ -124,7 +124,12 @@ class Bands:
             pixel_scopes=(self._scope(whole.pixel_scopes[0]), self._scope(whole.pixel_scopes[1])),
             row_positions=self.cut(whole.row_positions, 0),
             base=None if whole.base is None else self.cut(whole.base, 2),
+            latent_sigma=self._sigma(whole.latent_sigma),
         )
+
+    def _sigma(self, sigma: Tensor | None) -> Tensor | None:
+        """One for the picture, or this band's part of each patch's."""
+        return sigma if sigma is None or sigma.shape[1] == 1 else self.cut(sigma, 1)
 
     def _scope(self, scope: Scope) -> Scope:
         if scope.windows is not None:

@@ -54,6 +54,7 @@ class Result:
     seed: int | None
     latent_sigma: float
     seconds: float
+    how: str = ""  # what was done besides painting the whole picture at the trained scale
 
 
 @dataclass(frozen=True, kw_only=True)

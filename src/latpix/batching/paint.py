@@ -5,8 +5,10 @@ job --load--> latent --(one task per output)--> stacked by shape --decode--> pix
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from latpix.batching.captions import Captions, embed_captions
 from latpix.batching.inputs import Failure
+from latpix.batching.outlook import Outlook
 from latpix.batching.outputs import Job, Output, Result, Work, make_folder
 from latpix.batching.story import Origin, story_of
 from latpix.checkpoints.registry import Checkpoint
@@ -21,10 +24,9 @@ from latpix.decoder import Decoder
 from latpix.devices import is_out_of_memory
 from latpix.errors import LatpixError, MemoryLimitError, OptionError, UsageError
 from latpix.files.latent_files import Latent
-from latpix.files.picture_files import save_picture
+from latpix.files.picture_files import read_picture, save_picture
 from latpix.latents.noising import noise_latent
 from latpix.latents.spaces import LATENT_SPACES
-from latpix.plan import Plan
 from latpix.sampling.noise import LATENT_DRAW, noise_field
 
 OnStep = Callable[[int, int], None]
@@ -45,6 +47,8 @@ class Painting:
     size: tuple[int, int] | None = None  # height, width of the output
     tile: int | str = "auto"
     memory_limit: str | int | None = None
+    detail_map: Path | None = None  # a picture file
+    colour_lock: bool = False
 
     def __post_init__(self) -> None:
         given = {"caption": self.caption is not None, "caption_file": self.caption_file is not None}
@@ -89,11 +93,12 @@ def with_captions(painting: Painting, work: Work, row: Checkpoint, *, device: st
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A job's latent, where it came from, and the colour profile of its picture."""
+    """A job's latent, where it came from, and what else its picture needs."""
 
     latent: Latent
     origin: Origin
     icc_profile: bytes | None = None
+    colours: Float[Tensor, "1 3 y x"] | None = None  # to lock to; None leaves it to the base decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,13 @@ class Painter:
     on_step: OnStep | None = None
     _loaded: dict[int, Loaded] = field(default_factory=dict)  # by id of the job; those of the batch at hand
     _failed: set[int] = field(default_factory=set)  # jobs that could not be loaded
-    _plans: dict[tuple[int, int], Plan] = field(default_factory=dict)
+    _detail: Tensor | None = None  # the detail map
+
+    def __post_init__(self) -> None:
+        asked = self.painting
+        self._outlook = Outlook(
+            self.decoder, asked.steps, asked.scale, asked.size, asked.tile, asked.memory_limit, asked.colour_lock
+        )
 
     def run(self, work: Work, batch: int) -> Iterator[Result | Failure]:
         """Rows in the order of the outputs; on an interrupt those that are finished, then the interrupt.
@@ -130,6 +141,8 @@ class Painter:
             CaptionError: captions that cannot be embedded, or none where the checkpoint reads them.
         """
         self.painting = with_captions(self.painting, work, self.decoder.checkpoint, device=self.decoder.device)
+        if self.painting.detail_map is not None:
+            self._detail = read_picture(self.painting.detail_map)
         rows = list(slots(work))
         waiting: dict[int, Row] = {place: row for place, row in enumerate(rows) if isinstance(row, Failure)}
         tasks = [row for row in rows if isinstance(row, Task)]
@@ -176,6 +189,10 @@ class Painter:
 
     def _make(self, tasks: Sequence[Task], start: float, *, strict: bool) -> Iterator[tuple[int, Row]]:
         latents = [self._latent(task) for task in tasks]
+        if self._outlook.streams(tasks[0].job, tasks[0].output):
+            for task, latent in zip(tasks, latents, strict=True):
+                yield task.place, self._stream(task, latent)
+            return
         try:
             pictures = self._decode(tasks, latents)
         except LatpixError as error:
@@ -192,21 +209,78 @@ class Painter:
             yield task.place, self._save(task, latent, pixels, seconds)
 
     def _decode(self, tasks: Sequence[Task], latents: Sequence[Latent]) -> Float[Tensor, "b 3 H W"]:
-        report = self.on_step
-        try:
+        colour_lock: bool | Tensor = self.painting.colour_lock
+        if colour_lock and (colours := [self._loaded[id(task.job)].colours for task in tasks])[0] is not None:
+            colour_lock = torch.cat([one for one in colours if one is not None])
+        with self._enough_memory():
             return self.decoder.decode(
                 replace(latents[0], tensor=torch.cat([latent.tensor for latent in latents])),
                 latent_sigma=[latent.latent_sigma for latent in latents],
-                caption=self._states(tasks[0].job),
-                null_caption=self.painting.captions.negative if self.painting.captions else None,
                 seed=[self._seed(task) for task in tasks],
-                steps=self.painting.steps,
                 scale=self.painting.scale,
                 size=self.painting.size,
-                tile=self.painting.tile,
-                memory_limit=self.painting.memory_limit,
-                on_step=None if report is None else lambda step, steps, _x0: report(step, steps),
+                colour_lock=colour_lock,
+                **self._common(tasks[0].job),
             )
+
+    def _stream(self, task: Task, latent: Latent) -> Result | Failure:
+        """Decode straight into the file."""
+        start, loaded, path = time.perf_counter(), self._loaded[id(task.job)], task.output.path
+
+        def told() -> tuple[dict[str, Any], Result]:
+            return self._told(task, latent, self._outlook.painted_size(task.job), in_files=True)
+
+        try:
+            if self._writes:
+                make_folder(path)
+            with self._enough_memory():
+                self.decoder.decode_to_tiff(
+                    latent,
+                    path,
+                    seed=self._seed(task),
+                    metadata=lambda: told()[0],
+                    icc_profile=loaded.icc_profile,
+                    overwrite=self.overwrite,
+                    **self._common(task.job),
+                )
+        except LatpixError as error:
+            return Failure(input=task.job.item.name, error=error)
+        return replace(told()[1], seconds=time.perf_counter() - start)
+
+    def _save(self, task: Task, latent: Latent, pixels: Float[Tensor, "3 H W"], seconds: float) -> Result | Failure:
+        start, loaded, path = time.perf_counter(), self._loaded[id(task.job)], task.output.path
+        height, width = pixels.shape[-2:]
+        try:
+            story, result = self._told(task, latent, (height, width), in_files=False)
+            if self._writes:
+                make_folder(path)
+                save_picture(pixels, path, metadata=story, icc_profile=loaded.icc_profile, overwrite=self.overwrite)
+        except LatpixError as error:
+            return Failure(input=task.job.item.name, error=error)
+        return replace(result, seconds=seconds + time.perf_counter() - start)
+
+    @property
+    def _writes(self) -> bool:
+        """Of processes that make each picture together, the first one writes it."""
+        return self.decoder.team is None or self.decoder.team.rank == 0
+
+    def _common(self, job: Job) -> dict[str, Any]:
+        """Arguments of both ways to decode."""
+        report, captions = self.on_step, self.painting.captions
+        return {
+            "caption": self._states(job),
+            "null_caption": captions.negative if captions else None,
+            "steps": self.painting.steps,
+            "detail_map": self._detail,
+            "tile": self.painting.tile,
+            "memory_limit": self.painting.memory_limit,
+            "on_step": None if report is None else lambda step, steps, _x0: report(step, steps),
+        }
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self.decoder.team is not None:  # the others would wait for this process
                 raise
@@ -215,37 +289,39 @@ class Painter:
                 "smaller tile, or a smaller batch."
             ) from error
 
-    def _save(self, task: Task, latent: Latent, pixels: Float[Tensor, "3 H W"], seconds: float) -> Result | Failure:
-        start = time.perf_counter()
-        loaded, path = self._loaded[id(task.job)], task.output.path
-        height, width = pixels.shape[-2:]
-        seed, captions = self._seed(task), self.painting.captions
+    def _told(
+        self, task: Task, latent: Latent, size: tuple[int, int], *, in_files: bool
+    ) -> tuple[dict[str, Any], Result]:
+        """What a picture of ``size``, just painted, carries, and its row but for the seconds."""
+        job, loaded, captions = task.job, self._loaded[id(task.job)], self.painting.captions
+        assert self.decoder.last_setting is not None
+        tile, seed = self.decoder.last_setting.tile, self._seed(task)
+        lock = None if not self.painting.colour_lock else "base decoder" if loaded.colours is None else "codec"
         story = story_of(
             self.decoder,
             latent,
             loaded.origin,
             index=task.output.index,
-            size=(height, width),
+            size=size,
             seed=seed,
             steps=self.painting.steps,
-            caption=self._caption(task.job),
-            caption_embedding=captions.story(self.painting.own_caption(task.job)) if captions else None,
+            caption=self._caption(job),
+            caption_embedding=captions.story(self.painting.own_caption(job)) if captions else None,
+            in_files=in_files,
+            colour_lock=lock,
+            detail_map=self.painting.detail_map,
         )
-        try:
-            if self.decoder.team is None or self.decoder.team.rank == 0:
-                make_folder(path)
-                save_picture(pixels, path, metadata=story, icc_profile=loaded.icc_profile, overwrite=self.overwrite)
-        except LatpixError as error:
-            return Failure(input=task.job.item.name, error=error)
-        return Result(
-            input=task.job.item.name,
-            output=path,
-            height=height,
-            width=width,
+        result = Result(
+            input=job.item.name,
+            output=task.output.path,
+            height=size[0],
+            width=size[1],
             seed=seed,
             latent_sigma=latent.latent_sigma,
-            seconds=seconds + time.perf_counter() - start,
+            seconds=0.0,
+            how=self._outlook.how(job, tile, in_files=in_files),
         )
+        return story, result
 
     def _latent(self, task: Task) -> Latent:
         """The task's own picture of its job's latent, at the task's sigma."""
@@ -283,42 +359,20 @@ class Painter:
     def _likeness(self, task: Task) -> Hashable:
         """What tasks that are decoded together have in common."""
         measure = task.job.measure
-        return (measure.shape[1:], measure.native, self._caption(task.job))
-
-    def _cells(self, job: Job) -> tuple[int, int]:
-        """Height and width of a job's latent."""
-        height, width = job.measure.shape[-2:]
-        space = self.decoder.space
-        if job.measure.space is not None:
-            return height, width
-        if space.fixed_size is not None:
-            return space.fixed_size, space.fixed_size
-        return -(-height // space.downsample), -(-width // space.downsample)
-
-    def _plan(self, job: Job) -> Plan:
-        h, w = self._cells(job)
-        if (h, w) not in self._plans:
-            self._plans[h, w] = self.decoder.plan(
-                height=h,
-                width=w,
-                steps=self.painting.steps,
-                tile=self.painting.tile,
-                memory_limit=self.painting.memory_limit,
-                scale=self.painting.scale,
-                size=self.painting.size,
-            )
-        return self._plans[h, w]
+        return (
+            measure.shape[1:],
+            measure.native,
+            self._caption(task.job),
+            self._outlook.streams(task.job, task.output),
+        )
 
     def _expected(self, task: Task) -> Result | Failure:
+        streams = self._outlook.streams(task.job, task.output)
         try:
-            plan = self._plan(task.job)
+            plan = self._outlook.plan(task.job, in_files=streams)
         except LatpixError as error:
             return Failure(input=task.job.item.name, error=error)
-        space, own = self.decoder.space, task.job.measure.native
-        whole = tuple(side * space.downsample for side in self._cells(task.job))
-        native = whole if own is None or space.fixed_size is not None else own
-        scale = self.painting.scale or self.decoder.checkpoint.scale
-        height, width = self.painting.size or (round(side * scale) for side in native)
+        height, width = self._outlook.size(task.job)
         return Result(
             input=task.job.item.name,
             output=task.output.path,
@@ -327,6 +381,7 @@ class Painter:
             seed=self._seed(task),
             latent_sigma=self._sigma(task),
             seconds=plan.seconds,
+            how=self._outlook.how(task.job, plan.tile, in_files=streams),
         )
 
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from latpix.backbones.encode import load_codec
 from latpix.batching.captions import Captions, embed_captions
 from latpix.batching.paint import renoise
-from latpix.batching.run import encode_picture
+from latpix.batching.run import codec_colours, encode_picture
 from latpix.batching.story import file_sha256
 from latpix.decoder import Decoder
 from latpix.errors import CaptionError, CheckpointError, LatentError, LatpixError, PictureError
@@ -70,20 +69,27 @@ def remake(
         raise PictureError(f'"{path}" does not say its {", ".join(lacking)}: another version of latpix made it.')
     try:
         decoder = _decoder(story, checkpoint, like, device)
-        latent = _latent(story, path, vae, model, space, decoder)
+        latent, colours = _latent(story, path, vae, model, space, decoder)
         captions = _captions(story, path, decoder)
-        pixels = decoder.decode(
-            latent,
-            caption=captions.embedding(story["caption"]) if captions else None,
-            null_caption=captions.negative if captions else None,
-            seed=story["seed"],
-            steps=story["steps"],
-            tile=story["tile"],
-            size=(story["height"], story["width"]),
-        )
+        how: dict[str, Any] = {
+            "caption": captions.embedding(story["caption"]) if captions else None,
+            "null_caption": captions.negative if captions else None,
+            "seed": story["seed"],
+            "steps": story["steps"],
+            "tile": story["tile"],
+            "detail_map": _detail_map(story, path),
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            again = Path(folder) / f"again{path.suffix}"  # in its format, so that a lossy one loses the same
+            if story.get("in_files"):
+                decoder.decode_to_tiff(latent, again, **how)
+            else:
+                lock = colours if story.get("colour_lock") == "codec" else bool(story.get("colour_lock"))
+                size = (story["height"], story["width"])
+                save_picture(decoder.decode(latent, colour_lock=lock, size=size, **how), again)
+            return _compared(story, path, again, decoder)
     except LatpixError as error:
         return Remade(story=story, reason=str(error))
-    return _compared(story, path, pixels, decoder)
 
 
 def _decoder(story: dict[str, Any], checkpoint: str | Path | None, like: str | None, device: str) -> Decoder:
@@ -100,8 +106,8 @@ def _latent(
     model: str | Path | None,
     space: str | None,
     decoder: Decoder,
-) -> Latent:
-    """What the picture was decoded from."""
+) -> tuple[Latent, Tensor | bool]:
+    """What the picture was decoded from, and the codec's decode of it where the colours were held to that."""
     source, sigma = story["source"], story["latent_sigma"]
     file = _find(source, path)
     if source["kind"] == "latent":
@@ -109,7 +115,7 @@ def _latent(
         index = source["index"]
         if index >= len(latent.tensor):
             raise LatentError(f'"{file}" holds {len(latent.tensor)} latents; the picture was number {index}.')
-        return replace(latent, tensor=latent.tensor[index : index + 1], latent_sigma=sigma)
+        return replace(latent, tensor=latent.tensor[index : index + 1], latent_sigma=sigma), False
     # A limit that nothing fits into: cut into tiles, as then.
     limit = 1 if story.get("encoder_tiled") else None
     encoder = load_codec(
@@ -121,7 +127,15 @@ def _latent(
         memory_limit=limit,
     )
     _check_weights("the encoder", encoder.sha256, story["encoder_sha256"])
-    return renoise(encode_picture(file, encoder), latent_sigma=sigma, seed=story["seed"])
+    clean = encode_picture(file, encoder)
+    colours = codec_colours(clean, encoder) if story.get("colour_lock") == "codec" else False
+    return renoise(clean, latent_sigma=sigma, seed=story["seed"]), colours
+
+
+def _detail_map(story: dict[str, Any], path: Path) -> Tensor | None:
+    """The detail map that the picture was made with."""
+    found = story.get("detail_map")
+    return None if found is None else read_picture(_find({"kind": "detail map", **found}, path))
 
 
 def _captions(story: dict[str, Any], path: Path, decoder: Decoder) -> Captions | None:
@@ -165,13 +179,9 @@ def _check_weights(name: str, found: str, expected: str | None) -> None:
         )
 
 
-def _compared(story: dict[str, Any], path: Path, pixels: Float[Tensor, "1 3 H W"], decoder: Decoder) -> Remade:
-    """Both as files of one format, so that a lossy one loses the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        again = Path(folder) / f"again{path.suffix}"
-        save_picture(pixels, again)
-        ours = read_picture(again, pixel_budget=_NO_BUDGET)
-    theirs = read_picture(path, pixel_budget=_NO_BUDGET)
+def _compared(story: dict[str, Any], path: Path, again: Path, decoder: Decoder) -> Remade:
+    """The levels of the picture and of the one made again."""
+    ours, theirs = (read_picture(one, pixel_budget=_NO_BUDGET) for one in (again, path))
     if ours.shape != theirs.shape:
         return Remade(story=story, same_bits=False, reason="the picture was resized or cropped since.")
     largest = round(float((ours - theirs).abs().max()) * 127.5)

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from jaxtyping import Float
+from torch import Tensor
+
 from latpix.backbones.encode import PictureCodec
 from latpix.batching.inputs import Failure
 from latpix.batching.outputs import Job, Output, Result, Work, make_folder
@@ -55,9 +58,11 @@ def upscale(
         path = job.item.path
         latent = encode_picture(path, codec)
         origin = origin_of(path, "picture", codec=codec, size=job.measure.shape[-2:])
-        return Loaded(latent=latent, origin=origin, icc_profile=picture_info(path).icc_profile)
+        colours = codec_colours(latent, codec) if asked.colour_lock else None
+        return Loaded(latent=latent, origin=origin, icc_profile=picture_info(path).icc_profile, colours=colours)
 
-    painter = Painter(decoder, painting or Painting(), load, renoises=True, overwrite=overwrite, on_step=on_step)
+    asked = painting or Painting()
+    painter = Painter(decoder, asked, load, renoises=True, overwrite=overwrite, on_step=on_step)
     return painter.preview(work) if dry_run else painter.run(work, batch)
 
 
@@ -149,6 +154,11 @@ def encode_picture(path: Path, codec: PictureCodec) -> Latent:
     # In the layout that a file has: another one rounds differently, and the bits should not depend on the detour.
     tensor = codec.encode(pixels).cpu().contiguous()
     return Latent(tensor=tensor, space=codec.space, native_height=height, native_width=width)
+
+
+def codec_colours(latent: Latent, codec: PictureCodec) -> Float[Tensor, "1 3 y x"]:
+    """The codec's own decode of a latent, without the padding: what its colours may be held to."""
+    return codec.decode(latent.tensor)[..., : latent.native_height, : latent.native_width].cpu()
 
 
 def check_codec(decoder: Decoder, codec: PictureCodec) -> None:

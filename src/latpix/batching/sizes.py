@@ -4,14 +4,13 @@ native side = output side / scale         backbones make multiples of 16 pixels
 """
 
 from latpix.backbones.registry import Backbone
-from latpix.checkpoints.registry import Checkpoint, advised
+from latpix.checkpoints.registry import FAR, Checkpoint, advised
 from latpix.decoder import SCALES
 from latpix.errors import OptionError
 
 MULTIPLE = 16  # pixels: two cells of 8, or one of 16
 SCALE = 4  # of an output that no checkpoint was named for
 LEAST = 64  # pixels a side of the smallest native picture that is worth a backbone's run
-FAR = 1.25  # how far beyond its trained sides a checkpoint is still used
 
 
 def native_size(

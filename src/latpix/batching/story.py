@@ -31,15 +31,18 @@ def origin_of(
     path: Path, kind: Kind, *, codec: PictureCodec | None = None, size: Sequence[int] | None = None
 ) -> Origin:
     """Of a file that is there, and of the codec that encoded it, as a picture of ``size`` (height, width)."""
-    # A name in bytes that are no text is spelled so that it can be written down.
-    name = os.fsencode(path).decode("utf-8", "replace")
     return Origin(
-        path=name,
+        path=_spelled(path),
         sha256=file_sha256(path),
         kind=kind,
         codec_sha256=codec.sha256 if codec else None,
         codec_tiled=isinstance(codec, Vae) and size is not None and codec.tiles(*size),
     )
+
+
+def _spelled(path: Path) -> str:
+    """A name, also one in bytes that are no text, so that it can be written down."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def file_sha256(path: Path) -> str:
@@ -59,6 +62,9 @@ def story_of(
     steps: int | None,
     caption: str | None,
     caption_embedding: dict[str, Any] | None = None,
+    in_files: bool = False,
+    colour_lock: str | None = None,
+    detail_map: Path | None = None,
 ) -> dict[str, Any]:
     """What a picture carries.
 
@@ -70,6 +76,9 @@ def story_of(
         size: (height, width) of the picture.
         seed, steps, caption: of the decode; steps None is the checkpoint's own number.
         caption_embedding: how the caption was embedded, where the checkpoint reads it.
+        in_files: whether it was painted by ``decode_to_tiff``.
+        colour_lock: what its colours were held to: "codec", "base decoder" or None.
+        detail_map: the file of one.
     """
     height, width = size
     tile = decoder.last_setting.tile if decoder.last_setting else max(latent.tensor.shape[-2:])
@@ -87,6 +96,9 @@ def story_of(
         "scale": height / native,
         "tiles": len(cut_tiles(*cells, tile)),
         "tile": tile,
+        "in_files": in_files,
+        "colour_lock": colour_lock,
+        "detail_map": detail_map and {"path": _spelled(detail_map), "sha256": file_sha256(detail_map)},
         "caption": caption,
         "caption_embedding": caption_embedding,
         "dtype": str(decoder.dtype).removeprefix("torch."),

@@ -16,6 +16,7 @@ from latpix.sampling.paths import Prediction
 from latpix.sampling.schedules import DynamicShift
 
 HUB = "nvidia/PiD"
+FAR = 1.25  # how far beyond its trained sides a checkpoint still paints a picture in one piece
 RELEASE_LICENSE = f"NVIDIA license of the hub repository {HUB} (see its model card)"
 
 Version = Literal["v1", "v1.5", "v1.5-teacher", "pixeldit", "tiny"]
@@ -60,6 +61,14 @@ class Checkpoint:
     def scale(self) -> int:
         """Output side / native side."""
         return self.network.scale
+
+    def knows(self, height: int, width: int) -> bool:
+        """Whether a native picture of this size is inside the trained range; small ones are only a little soft.
+
+        The area counts, as in training with several shapes; but no side may be longer than twice the largest.
+        """
+        most = self.native_sizes[1]
+        return height * width <= (FAR * most) ** 2 and max(height, width) <= 2 * FAR * most
 
     @property
     def guided(self) -> bool:

@@ -181,6 +181,17 @@ painting = stacked(
     ),
     tile_option,
     memory_limit,
+    click.option(
+        "--detail-map",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="PICTURE",
+        help="Where it is white the network paints freely, where it is black it stays close to the latent.",
+    ),
+    click.option(
+        "--colour-lock",
+        is_flag=True,
+        help="Hold the colours to those of the codec's decode (upscale) or of the base decoder (decode).",
+    ),
     batch_option,
 )
 latent_sigma = click.option(

@@ -83,10 +83,13 @@ class Screen:
             return
         size = f"{row.width}x{row.height}"
         if dry_run:
-            click.echo(f"{row.input} -> {row.output} ({size}, about {row.seconds:.0f} s)")
+            how = f"; {row.how}" if row.how else ""
+            click.echo(f"{row.input} -> {row.output} ({size}, about {row.seconds:.0f} s{how})")
             return
         if self.verbosity >= 0:
             click.echo(click.format_filename(row.output))
+        if row.how:
+            self.note(f"  {row.how}")
         self.note(f"  {size}, seed {row.seed}, latent_sigma {row.latent_sigma}, {row.seconds:.1f} s", level=1)
 
     def _failure(self, row: "Failure", *, alone: bool) -> None:

@@ -59,11 +59,23 @@ class Windows:
         return self.inside.repeat(batch, 1)[:, None, None] if self.padded else None
 
 
-def cut_windows(rows: int, columns: int, side: int, *, shift: int, device: torch.device | None = None) -> Windows:
-    """Windows of ``side`` x ``side`` patches; the first one starts ``shift`` patches above and left of the grid."""
-    down, across = -(-(rows + shift) // side), -(-(columns + shift) // side)
-    row = torch.arange(down * side, device=device) - shift
-    column = torch.arange(across * side, device=device) - shift
+def cut_windows(
+    rows: int,
+    columns: int,
+    side: int,
+    *,
+    shift: int,
+    origin: tuple[int, int] = (0, 0),
+    device: torch.device | None = None,
+) -> Windows:
+    """Windows of ``side`` x ``side`` patches; the picture's first one starts ``shift`` patches above and left of it.
+
+    Of a part of the picture, from the patch at ``origin`` (row, column) on, they are the whole picture's windows.
+    """
+    above, left = ((shift + start) % side for start in origin)  # patches that the first window has outside
+    down, across = -(-(rows + above) // side), -(-(columns + left) // side)
+    row = torch.arange(down * side, device=device) - above
+    column = torch.arange(across * side, device=device) - left
     index = row[:, None] * columns + column
     inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))
 
@@ -71,7 +83,7 @@ def cut_windows(rows: int, columns: int, side: int, *, shift: int, device: torch
         return grid.reshape(down, side, across, side).transpose(1, 2).reshape(down * across, side * side)
 
     index, inside = windowed(index), windowed(inside)
-    row, column = (torch.arange(count, device=device) + shift for count in (rows, columns))
+    row, column = (torch.arange(n, device=device) + outside for n, outside in ((rows, above), (columns, left)))
     window = (row // side)[:, None] * across + column // side
     place = (window * side + (row % side)[:, None]) * side + column % side
     padded = (down * side, across * side) != (rows, columns)
@@ -132,11 +144,15 @@ def make_scopes(
     *,
     reference: tuple[int, int] | None,
     window: int | None,
+    origin: tuple[int, int] = (0, 0),
     device: torch.device | None = None,
 ) -> tuple[Scope, Scope]:
-    """The scopes that even and odd blocks use; the same one twice where attention sees the whole picture."""
+    """The scopes that even and odd blocks use; the same one twice where attention sees the whole picture.
+
+    ``origin``: of ``cut_windows``; without windows a part of a picture is placed like a whole one.
+    """
     with torch.inference_mode(False), torch.no_grad():  # whoever asks first, all may use it
-        return _scopes(rows, columns, head_width, reference, window, device)
+        return _scopes(rows, columns, head_width, reference, window, origin, device)
 
 
 def _scopes(
@@ -145,11 +161,14 @@ def _scopes(
     head_width: int,
     reference: tuple[int, int] | None,
     window: int | None,
+    origin: tuple[int, int],
     device: torch.device | None,
 ) -> tuple[Scope, Scope]:
     if window is None:
         whole = Scope(grid_rotation(rows, columns, head_width, reference=reference, device=device))
         return whole, whole
     rotation = grid_rotation(window, window, head_width, reference=reference, device=device)
-    even, odd = (cut_windows(rows, columns, window, shift=s, device=device) for s in (0, window // 2))
+    even, odd = (
+        cut_windows(rows, columns, window, shift=shift, origin=origin, device=device) for shift in (0, window // 2)
+    )
     return Scope(rotation, even), Scope(rotation, odd)

@@ -117,7 +117,7 @@ class BaseDecoder(nn.Module):
         self, latent: Float[Tensor, "b c h w"], latent_sigma: Float[Tensor, " b"], levels: int
     ) -> Float[Tensor, "b d r q"]:
         """What comes out of the first ``levels`` levels."""
-        told = self._tell(latent_sigma)
+        told = self.tell(latent_sigma)
         return self._finer(self._coarse(latent, told), told, levels)
 
     def native_picture(self, features: Float[Tensor, "b d r q"]) -> Float[Tensor, "b 3 r q"]:
@@ -131,18 +131,23 @@ class BaseDecoder(nn.Module):
 
     def paint(self, latent: Float[Tensor, "b c h w"], latent_sigma: Float[Tensor, " b"]) -> Float[Tensor, "b 3 H W"]:
         """The same in less memory: the coarse level at once, the finer ones in bands of rows."""
-        told = self._tell(latent_sigma)
+        told = self.tell(latent_sigma)
         coarse, fold = self._coarse(latent, told), self.unpatchify  # a latent cell is ``fold`` coarse rows
         height, bands = latent.shape[2], []
         for top in range(0, height, BAND):
             end = min(top + BAND, height)
             above, below = max(top - self.reach, 0), min(end + self.reach, height)
-            painted = self.picture(self._finer(coarse[:, :, above * fold : below * fold], told, len(self.levels)))
+            painted = self.finish(coarse[:, :, above * fold : below * fold], told)
             cell = painted.shape[2] // (below - above)
             bands.append(painted[:, :, (top - above) * cell : (end - above) * cell])
         return torch.cat(bands, dim=2)
 
-    def _tell(self, latent_sigma: Float[Tensor, " b"]) -> Float[Tensor, "b k"]:
+    def finish(self, coarse: Float[Tensor, "b d r q"], told: Float[Tensor, "b k"]) -> Float[Tensor, "b 3 H W"]:
+        """The picture at output size, from the coarse level of a part; cut ``reach`` cells off where it goes on."""
+        return self.picture(self._finer(coarse, told, len(self.levels)))
+
+    def tell(self, latent_sigma: Float[Tensor, " b"]) -> Float[Tensor, "b k"]:
+        """What the blocks are told."""
         told: Tensor = self.told(latent_sigma.float()[:, None])
         return told
 

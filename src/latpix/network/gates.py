@@ -31,7 +31,7 @@ class Gate(nn.Module):
         self,
         stream: Float[Tensor, "b n d"],
         feature: Float[Tensor, "b n d"],
-        latent_sigma: Float[Tensor, "b 1 1"],
+        latent_sigma: Float[Tensor, "b #n 1"],  # one of the picture, or one per token
     ) -> Float[Tensor, "b n d"]:
         content = self.proj(torch.cat([stream, feature.to(stream.dtype)], dim=-1))
         return stream + torch.sigmoid(content - self.log_alpha.exp() * latent_sigma) * feature

@@ -73,12 +73,16 @@ class ConvStack(nn.Module):
         self.conv_mid = conv3x3(width, width, padding)
         self.blocks = nn.ModuleList(ResidualBlock(width, padding) for _ in range(depth))
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b g h w"]]:
-        """The output of the opening convolutions and of each residual block."""
-        outputs = [self.conv_mid(F.silu(self.conv_in(x)))]
-        for block in self.blocks:
-            outputs.append(block(outputs[-1]))
-        return outputs
+    def forward(
+        self, x: Float[Tensor, "b c h w"], tap: int = -1
+    ) -> tuple[Float[Tensor, "b g h w"], Float[Tensor, "b g h w"]]:
+        """What the last block puts out, and what block ``tap`` (from 1; 0 the opening convolutions, -1 the last)."""
+        x = tapped = self.conv_mid(F.silu(self.conv_in(x)))
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if tap == -1 or number <= tap:
+                tapped = x
+        return x, tapped
 
 
 class RGBHead(nn.Module):
@@ -147,19 +151,42 @@ class LatentProjection(nn.Module):
         ``keep`` multiplies every feature of a sample: training switches the condition off with it. Without ``features``
         they are left to ``feature``.
         """
-        outputs: list[Tensor] = []
+        return self.features_of(*self.project(latent, image, rows, columns), keep, features=features)
+
+    def project(
+        self, latent: Float[Tensor, "b c h w"] | None, image: Float[Tensor, "b k y x"] | None, rows: int, columns: int
+    ) -> tuple[Float[Tensor, "b g rows columns"], Float[Tensor, "b g rows columns"] | None]:
+        """The map that the features are read from, and what the RGB head reads, if there is one.
+
+        The convolutions see neighbours and the norms the whole picture, so a part of a picture is a part of its map;
+        arguments as of ``forward``.
+        """
+        from_latent, tapped, tap = None, None, self.config.rgb_head
         if latent is not None:
-            outputs = self.latent_stack(align_latent(latent, rows, columns, config=self.config))
-        merged = self._merge(outputs[-1] if outputs else None, image, rows, columns)
-        tokens = tokens_of(merged)  # [b, n, g]
-        tap = self.config.rgb_head
+            aligned = align_latent(latent, rows, columns, config=self.config)
+            from_latent, tapped = self.latent_stack(aligned, -1 if tap is None else tap)
+        merged = self._merge(from_latent, image, rows, columns)
+        if tap is None:
+            return merged, None
+        return merged, merged if tap == -1 or tapped is None else tapped
+
+    def features_of(
+        self,
+        projected: Float[Tensor, "b g rows columns"],
+        rgb_source: Float[Tensor, "b g rows columns"] | None = None,
+        keep: Float[Tensor, " b"] | None = None,
+        *,
+        features: bool = True,
+    ) -> LatentFeatures:
+        """What the blocks read, of a map of ``project`` or a part of one; ``keep``, ``features`` as of ``forward``."""
+        tokens = tokens_of(projected)  # [b, n, g]
         if not features:
             assert keep is None, "a dropped condition is for training, which keeps features"
             return LatentFeatures(per_gate=(), tokens=tokens.contiguous())
         return LatentFeatures(
             per_gate=tuple(weigh(head(tokens), keep) for head in self.heads),
             pixel=None if self.pixel_head is None else weigh(self.pixel_head(tokens), keep),
-            rgb_source=None if tap is None else merged if tap == -1 or not outputs else outputs[tap],
+            rgb_source=rgb_source,
         )
 
     def feature(self, features: LatentFeatures, gate: int | None, rows: slice) -> Float[Tensor, "b m d"]:
@@ -178,7 +205,7 @@ class LatentProjection(nn.Module):
         if image is None:
             assert latent is not None, "neither a latent nor a picture to project"
             return latent
-        from_image = self.image_stack(fold_to_grid(image, rows, columns, self.native_fold))[-1]
+        from_image, _ = self.image_stack(fold_to_grid(image, rows, columns, self.native_fold))
         if latent is None:
             return from_image
         both = F.silu(self.merge_in(torch.cat([from_image, latent], dim=1)))

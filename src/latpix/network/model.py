@@ -37,7 +37,7 @@ class Condition:
     caption: Float[Tensor, "b l d"] | None
     caption_rotation: Rotation | None
     features: LatentFeatures | None  # None: plain text-to-image
-    latent_sigma: Float[Tensor, "b 1 1"] | None
+    latent_sigma: Float[Tensor, "b #n 1"] | None  # of the picture, or of each patch
     patch_scopes: tuple[Scope, Scope]
     pixel_scopes: tuple[Scope, Scope]
     row_positions: Float[Tensor, "h half"]
@@ -88,23 +88,29 @@ class Denoiser(nn.Module):
         height: int,
         width: int,
         latent: Float[Tensor, "b c zh zw"] | None = None,
-        latent_sigma: Float[Tensor, " b"] | None = None,
+        latent_sigma: Float[Tensor, " b"] | Float[Tensor, "b rows columns"] | None = None,
         caption: Float[Tensor, "b l k"] | None = None,
         image: Float[Tensor, "b 3 y x"] | None = None,
         keep: Float[Tensor, " b"] | None = None,
         pieces: Pieces | None = None,
+        projected: Float[Tensor, "b g rows columns"] | None = None,
+        origin: tuple[int, int] = (0, 0),
     ) -> Condition:
         """Compute what every step shares.
 
         Args:
             height, width: of the output in pixels, multiples of the patch size.
             latent: normalized values; None together with ``image`` None is a plain text-to-image call.
-            latent_sigma: noise level of each latent in [0, 1]; needed wherever a gate runs.
+            latent_sigma: noise level of each latent in [0, 1], or of each of its patches; needed wherever a gate runs.
             caption: states of the caption encoder; None only for networks without a caption stream.
             image: a picture in [-1, 1] for networks that read one: at native size, or, of networks with a base
                 decoder, what ``base_decoder.paint`` made of the whole latent, at output size.
             keep: 1 keeps, 0 drops the latent's features of a sample (training).
             pieces: how much is worked on at a time; default what is quick.
+            projected: this part of the whole picture's ``latent_projection.project``, instead of ``latent``.
+            origin: row and column of its first patch, where it is a part of a picture. Networks with windows go on
+                from there, so that inside a part they paint what they paint in the whole; others place a part like a
+                whole picture.
         """
         config, device = self.config, self.final_norm.weight.device
         pieces = pieces or default_pieces(config)
@@ -116,9 +122,14 @@ class Denoiser(nn.Module):
         base, features = None, None
         if config.base_widths and image is not None:
             base, image = image.float(), F.avg_pool2d(image.float(), config.scale)
-        if latent is not None or image is not None:
-            assert latent_sigma is not None, "a gate needs latent_sigma"
+        if projected is not None:
+            features = self.latent_projection.features_of(projected, features=pieces.keep_features)
+        elif latent is not None or image is not None:
             features = self.latent_projection(latent, image, rows, columns, keep, features=pieces.keep_features)
+        assert features is None or latent_sigma is not None, "a gate needs latent_sigma"
+        if config.attention_window is None:
+            origin = (0, 0)
+        top, left = (start * config.patch_size for start in origin)
         tokens = self.caption_embedding(caption) if self.caption_embedding is not None else None
         scopes = [
             make_scopes(
@@ -127,6 +138,7 @@ class Denoiser(nn.Module):
                 head_width,
                 reference=self._rope_reference(),
                 window=config.attention_window,
+                origin=origin,
                 device=device,
             )
             for head_width in (config.width // config.heads, config.pixel_attention_width // config.pixel_heads)
@@ -137,11 +149,11 @@ class Denoiser(nn.Module):
             caption=tokens,
             caption_rotation=self._caption_rotation(tokens),
             features=features,
-            latent_sigma=None if latent_sigma is None else latent_sigma.float().view(-1, 1, 1),
+            latent_sigma=None if latent_sigma is None else latent_sigma.float().view(len(latent_sigma), -1, 1),
             patch_scopes=scopes[0],
             pixel_scopes=scopes[1],
-            row_positions=pixel_positions(height, config.pixel_width, device=device),
-            column_positions=pixel_positions(width, config.pixel_width, device=device),
+            row_positions=pixel_positions(top + height, config.pixel_width, device=device)[top:],
+            column_positions=pixel_positions(left + width, config.pixel_width, device=device)[left:],
             base=base,
             pieces=pieces,
         )
@@ -213,12 +225,14 @@ class Denoiser(nn.Module):
     def _enter(self, patches: Float[Tensor, "b n d"], k: int | None, condition: Condition) -> Float[Tensor, "b n d"]:
         """Through gate ``k``, or the one before the pixel blocks; without gradients in place, where the type allows."""
         gate = self.pixel_gate if k is None else self.gates[k]
-        features = condition.features
+        features, sigma = condition.features, condition.latent_sigma
         assert gate is not None
         assert features is not None
+        assert sigma is not None
 
         def entered(rows: slice) -> Tensor:
-            return gate(patches[:, rows], self.latent_projection.feature(features, k, rows), condition.latent_sigma)
+            noise = sigma if sigma.shape[1] == 1 else sigma[:, rows]
+            return gate(patches[:, rows], self.latent_projection.feature(features, k, rows), noise)
 
         pieces = cut(patches.shape[1], condition.pieces.tokens // len(patches))
         if torch.is_grad_enabled() or patches.dtype != torch.float32:

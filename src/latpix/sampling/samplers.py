@@ -2,10 +2,12 @@
 
 Every sampler has one signature: ``(denoise, noise, times, *, prediction, on_step) -> pixels``. Guidance is a function
 that wraps ``denoise``; noise comes in by draw number, so that recorded noise can stand in.
+
+What a sampler does between two calls of the network is its step: a rule for each pixel by itself, so that a picture
+may be stepped in parts (``latpix.tiling``).
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 
@@ -17,11 +19,100 @@ Noise = Callable[[int], Pixels]  # draw number -> standard normals [b,3,h,w]
 OnStep = Callable[[int, int, Pixels], None]  # (step from 1, steps, x0)
 
 
+# From one time of a schedule to the next; arguments as of ``step_renoise``.
+Step = Callable[[Times, int, Pixels, Pixels, Noise, Pixels | None, Prediction], tuple[Pixels, Pixels]]
+
+
+def step_renoise(
+    times: Times,
+    i: int,
+    x_t: Pixels,
+    output: Pixels,
+    noise: Noise,
+    last_x0: Pixels | None,
+    prediction: Prediction,
+) -> tuple[Pixels, Pixels]:
+    """The picture guessed, noised anew; see ``sample_renoise``.
+
+    Args:
+        times: the schedule.
+        i: of the time that the state is at.
+        x_t: the state, or a part of it.
+        output: of the network.
+        noise: the same part of the noise field; draw i + 1 may be asked for.
+        last_x0: the picture guessed before, None at first; only ``step_multistep`` reads it.
+        prediction: what ``output`` is.
+
+    Returns:
+        The state at ``times[i + 1]``, and the picture guessed.
+    """
+    t, s = times[i], times[i + 1]
+    x0 = x0_of(prediction, x_t, t, output)
+    return (1 - s) * x0 + s * noise(i + 1) if s > 0 else x0, x0
+
+
+def step_ode(
+    times: Times,
+    i: int,
+    x_t: Pixels,
+    output: Pixels,
+    noise: Noise,
+    last_x0: Pixels | None,
+    prediction: Prediction,
+) -> tuple[Pixels, Pixels]:
+    """Along the velocity; see ``sample_ode``."""
+    t, s = times[i], times[i + 1]
+    x0 = x0_of(prediction, x_t, t, output)
+    return x_t + (s - t) * velocity_of(prediction, x_t, t, output) if s > 0 else x0, x0
+
+
+def step_multistep(
+    times: Times,
+    i: int,
+    x_t: Pixels,
+    output: Pixels,
+    noise: Noise,
+    last_x0: Pixels | None,
+    prediction: Prediction,
+) -> tuple[Pixels, Pixels]:
+    """With the slope of the last two guesses; see ``sample_multistep``."""
+    t, s = times[i], times[i + 1]
+    x0 = output.float() if prediction == "x0" else x_t - t * output.float()
+    if i == len(times) - 2:
+        return x0, x0
+    log_snr = torch.log1p(-times) - torch.log(times)  # infinite at time 0
+    h = log_snr[i + 1] - log_snr[i]
+    slope = torch.zeros_like(x0) if last_x0 is None else (h / (log_snr[i] - log_snr[i - 1])) * (x0 - last_x0)
+    return (s / t) * x_t - (1 - s) * torch.expm1(-h) * (x0 + 0.5 * slope), x0
+
+
 def _quiet(step: int, steps: int, x0: Pixels) -> None:
     """Report nothing."""
 
 
 @torch.no_grad()
+def sample(
+    step: Step,
+    denoise: Denoise,
+    noise: Noise,
+    times: Times,
+    *,
+    prediction: Prediction = "velocity",
+    on_step: OnStep = _quiet,
+) -> Pixels:
+    """Go through a schedule by ``step``; arguments as of ``sample_renoise``."""
+    check_times(times)
+    x_t: Pixels = noise(0)
+    last_x0: Pixels | None = None
+    times = times.to(x_t.device)
+    for i, t in enumerate(times[:-1]):
+        x_t, x0 = step(times, i, x_t, denoise(x_t, t.expand(len(x_t))), noise, last_x0, prediction)
+        on_step(i + 1, len(times) - 1, x0)
+        last_x0 = x0 if step is step_multistep else None
+        del x0  # a picture less beside the network's own
+    return x_t
+
+
 def sample_renoise(
     denoise: Denoise, noise: Noise, times: Times, *, prediction: Prediction = "velocity", on_step: OnStep = _quiet
 ) -> Pixels:
@@ -42,33 +133,16 @@ def sample_renoise(
 
     Source: x_t = (1 - t) x0 + t noise, Liu et al. 2022, eq. 1; renoising as in DMD2, Yin et al. 2024, section 4.4.
     """
-    check_times(times)
-    x_t = noise(0)
-    times = times.to(x_t.device)
-    for draw, (t, s) in enumerate(pairwise(times), start=1):
-        x0 = x0_of(prediction, x_t, t, denoise(x_t, t.expand(len(x_t))))
-        on_step(draw, len(times) - 1, x0)
-        x_t = (1 - s) * x0 + s * noise(draw) if s > 0 else x0
-    return x_t
+    return sample(step_renoise, denoise, noise, times, prediction=prediction, on_step=on_step)
 
 
-@torch.no_grad()
 def sample_ode(
     denoise: Denoise, noise: Noise, times: Times, *, prediction: Prediction = "velocity", on_step: OnStep = _quiet
 ) -> Pixels:
     """Follow the velocity from noise to picture by Euler's method; arguments as of ``sample_renoise``, one draw."""
-    check_times(times)
-    x_t = noise(0)
-    times = times.to(x_t.device)
-    for step, (t, s) in enumerate(pairwise(times), start=1):
-        output = denoise(x_t, t.expand(len(x_t)))
-        x0 = x0_of(prediction, x_t, t, output)
-        on_step(step, len(times) - 1, x0)
-        x_t = x_t + (s - t) * velocity_of(prediction, x_t, t, output) if s > 0 else x0
-    return x_t
+    return sample(step_ode, denoise, noise, times, prediction=prediction, on_step=on_step)
 
 
-@torch.no_grad()
 def sample_multistep(
     denoise: Denoise, noise: Noise, times: Times, *, prediction: Prediction = "velocity", on_step: OnStep = _quiet
 ) -> Pixels:
@@ -77,20 +151,4 @@ def sample_multistep(
     The first and the last update are of first order. At the last one, to time 0, the result is the picture predicted.
     Source: DPM-Solver++(2M), Lu et al. 2022, algorithm 2, with alpha = 1 - t, sigma = t.
     """
-    check_times(times)
-    x_t = noise(0)
-    times = times.to(x_t.device)
-    log_snr = torch.log1p(-times) - torch.log(times)  # infinite at time 0
-    steps = len(times) - 1
-    last_x0 = x_t
-    for i, (t, s) in enumerate(pairwise(times)):
-        output = denoise(x_t, t.expand(len(x_t)))
-        x0 = output.float() if prediction == "x0" else x_t - t * output.float()
-        on_step(i + 1, steps, x0)
-        if i == steps - 1:
-            return x0
-        h = log_snr[i + 1] - log_snr[i]
-        slope = torch.zeros_like(x0) if i == 0 else (h / (log_snr[i] - log_snr[i - 1])) * (x0 - last_x0)
-        x_t = (s / t) * x_t - (1 - s) * torch.expm1(-h) * (x0 + 0.5 * slope)
-        last_x0 = x0
-    raise AssertionError("unreachable: the last update returns")
+    return sample(step_multistep, denoise, noise, times, prediction=prediction, on_step=on_step)

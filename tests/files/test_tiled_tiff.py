@@ -1,0 +1,50 @@
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from made_pictures import dead_leaves
+
+from latpix import read_picture, save_picture
+from latpix.errors import OutputError, PictureError
+from latpix.files import tiled_tiff
+from latpix.files.picture_files import picture_info, read_metadata
+from latpix.files.tiled_tiff import room_beside, save_tiff
+
+
+def parts_of(pixels):
+    return lambda rows, columns: pixels[..., rows, columns]
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_picture_written_in_tiles_reads_as_one_written_whole(tmp_path, monkeypatch, big):
+    monkeypatch.setattr(tiled_tiff, "BIG", 0 if big else 2**32)
+    monkeypatch.setattr(tiled_tiff, "SIDE", 32)
+    pixels = 1.2 * dead_leaves(70, 50)
+    save_picture(pixels, tmp_path / "whole.png")
+    told = {"seed": 3, "caption": "höhe"}
+    save_tiff(parts_of(pixels), 70, 50, tmp_path / "tiles.tif", metadata=told, icc_profile=b"profile")
+    assert torch.equal(read_picture(tmp_path / "tiles.tif"), read_picture(tmp_path / "whole.png"))
+    assert read_metadata(tmp_path / "tiles.tif") == told
+    assert picture_info(tmp_path / "tiles.tif").format == "TIFF"
+    assert (tmp_path / "tiles.tif").read_bytes()[2] == (43 if big else 42)
+
+
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
+    pixels = torch.zeros(1, 3, 20, 20)
+    with pytest.raises(OutputError, match="only TIFF"):
+        save_tiff(parts_of(pixels), 20, 20, tmp_path / "a.png")
+    pixels[..., 3, 3] = torch.nan
+    with pytest.raises(PictureError, match="NaN"):
+        save_tiff(parts_of(pixels), 20, 20, tmp_path / "a.tiff")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_room_beside_an_output_goes_when_it_is_done_and_is_refused_where_the_disk_has_none(tmp_path, monkeypatch):
+    with room_beside(tmp_path / "a.tiff", 100) as folder:
+        (folder / "state").write_bytes(b"x")
+        assert folder.parent == tmp_path
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+    with pytest.raises(OutputError, match=r"2\.0 GiB beside it.*has 1\.0 GiB"), room_beside(tmp_path / "a.tiff", 2**31):
+        pass
