@@ -7,13 +7,13 @@ So the numbers are those of ``LatentProjection.project`` to rounding, and what i
 Letters: c channels, g latent width, r rows of a band, R C rows and columns of the patch grid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from latpix.canvas import Canvas
 from latpix.network.latent_projection import (
@@ -73,8 +73,7 @@ def project_in_bands(
         return F.silu(projection.merge_in(torch.cat(both, dim=1)))
 
     out = bands.run(merged, reach=0)
-    for block in projection.merge_blocks:
-        bands.residual(block, out)
+    bands.residuals(projection.merge_blocks, out)
     return out
 
 
@@ -104,15 +103,15 @@ class _Bands:
         """A whole stack on rows of its input."""
         opened = self.run(lambda top, end: stack.conv_in(given(top, end)), reach=1)
         x = self.run(lambda top, end: stack.conv_mid(F.silu(opened.read(slice(top, end)))), reach=1)
-        for block in stack.blocks:
-            self.residual(block, x)
+        self.residuals(stack.blocks, x)
         return x
 
-    def residual(self, block: ResidualBlock, x: Canvas) -> None:
-        """A residual block, in place."""
-        inner = self.run(self._normed(block.norm1, block.conv1, x), reach=1)
-        change = self._normed(block.norm2, block.conv2, inner)
-        self.run(lambda top, end: x.read(slice(top, end)) + change(top, end), reach=1, into=x)
+    def residuals(self, blocks: Iterable[nn.Module], x: Canvas) -> None:
+        """Residual blocks, in place."""
+        for block in blocks:
+            assert isinstance(block, ResidualBlock)
+            inner = self.run(self._normed(block.norm1, block.conv1, x), reach=1)
+            self.run(_added(x, self._normed(block.norm2, block.conv2, inner)), reach=1, into=x)
 
     def _normed(self, norm: GroupNorm, conv: Conv2d, x: Canvas) -> Rows:
         """conv(silu(norm(x)))"""
@@ -130,4 +129,9 @@ class _Bands:
         mean, deviation = (part.repeat_interleave(self.width // norm.num_groups) for part in (mean, deviation))
         scale = norm.weight.double().cpu() / deviation
         shift = norm.bias.double().cpu() - mean * scale
-        return tuple(part.float().to(self.device).view(-1, 1, 1) for part in (scale, shift))  # type: ignore[return-value]
+        scale, shift = (part.float().to(self.device).view(-1, 1, 1) for part in (scale, shift))
+        return scale, shift
+
+
+def _added(x: Canvas, change: Rows) -> Rows:
+    return lambda top, end: x.read(slice(top, end)) + change(top, end)

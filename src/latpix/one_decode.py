@@ -78,6 +78,7 @@ class OneDecode:
 
     def tiled(self, side: int, on_step: OnStep, folder: Path | None = None) -> Canvas:
         """The picture in tiles of ``side`` cells, not clamped; its state between steps in ``folder``, if given."""
+        h, w = self.latent.shape[2:]
         base, projected = self._prepare(folder)
         patches = self._cell // self.row.network.patch_size  # along a cell's side
 
@@ -104,7 +105,7 @@ class OneDecode:
             bind_tile,
             self._noise,
             self.times,
-            cut_tiles(*self.latent.shape[2:], side),
+            cut_tiles(h, w, side),
             self._cell,
             lambda: self._canvas(folder),
             prediction=self.row.sampling.prediction,
@@ -188,7 +189,7 @@ class OneDecode:
             return F.avg_pool2d(base.read(slice(top * scale, end * scale)), scale)
 
         projection = self.network.latent_projection
-        projected = project_in_bands(projection, self.latent, base and native, *self._grid, folder)
+        projected = project_in_bands(projection, self.latent, None if base is None else native, *self._grid, folder)
         return base, projected
 
     def _paint_base(self, canvas: Canvas) -> None:

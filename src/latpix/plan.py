@@ -61,7 +61,11 @@ class CostModel:
         one_map = c.latent_width * 4 * all_patches
         if in_files:  # a tile, a block of the base picture or a band of the projection at a time
             latents = 4 * height * width * c.latent_channels * 4  # given, padded, and looked over
-            pictures, kept, maps = latents + 6 * part, c.latent_width * 4 * n, 6 * min(one_map, c.latent_width * 4 * BAND_PATCHES)
+            pictures, kept, maps = (
+                latents + 6 * part,
+                c.latent_width * 4 * n,
+                6 * min(one_map, c.latent_width * 4 * BAND_PATCHES),
+            )
             block = min(max(height, width), BLOCK_CELLS)
             painted = self._base_bytes(block, block) * max(1.0, block / (BAND + 2 * reach_of(c))) if base else 0
         else:  # state, output, base picture, result

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from latpix.canvas import Canvas
 from latpix.sampling.paths import Pixels, Prediction
-from latpix.sampling.samplers import Denoise, OnStep, Step, step_multistep
+from latpix.sampling.samplers import Denoise, Noise, OnStep, Step, step_multistep
 from latpix.sampling.schedules import Times, check_times
 
 PIECE = 1024  # pixels a side of what is stepped at a time
@@ -116,6 +116,10 @@ def _ramps(spans: Sequence[tuple[int, int]], device: torch.device | str) -> dict
     }
 
 
+def _part_of(noise: Callable[[int, Tile], Pixels], piece: Tile) -> Noise:
+    return lambda draw: noise(draw, piece)
+
+
 @torch.no_grad()
 def sample_in_tiles(
     step: Step,
@@ -166,7 +170,7 @@ def sample_in_tiles(
                 i,
                 state.read(*at),
                 output.read(*at),
-                lambda draw, piece=piece: noise(draw, piece),
+                _part_of(noise, piece),
                 last.read(*at) if last and i else None,
                 prediction,
             )
