@@ -5,6 +5,7 @@ import torch
 
 from latpix import tiling
 from latpix.canvas import Canvas
+from latpix.evaluation.metrics.seam import seam_ratio
 from latpix.sampling.samplers import sample, step_multistep, step_ode, step_renoise
 from latpix.sampling.schedules import solver_times
 from latpix.tiling import Tile, Weights, cut_pieces, cut_tiles, overlap_of, sample_in_tiles
@@ -126,6 +127,28 @@ def test_tiles_that_differ_start_every_step_from_one_state():
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[2], seen[3])
     assert seen[2].std() > 0.1  # blended of what differs
+
+
+def test_tiles_of_different_brightness_leave_no_seam():
+    """Each tile is brighter or darker by a third; across its edges the texture steps as it does without."""
+    cell, tiles = 32, cut_tiles(20, 20, 8)
+    texture = 0.1 * torch.randn(1, 3, 640, 640, generator=torch.Generator().manual_seed(0))
+    brightness = [0.3 * (-1) ** k for k in range(len(tiles))]
+    painted = sample_in_tiles(
+        step_renoise,
+        lambda tile: lambda x_t, _t: tile.crop(texture, cell) + brightness[tiles.index(tile)],
+        lambda _draw, part: torch.zeros(1, 3, part.height, part.width),
+        torch.tensor([1.0, 0.0]),
+        tiles,
+        cell,
+        lambda: Canvas(640, 640),
+        prediction="x0",
+        on_step=lambda *_: None,
+    ).whole()
+    edges = {cell * edge for tile in tiles for edge in (tile.top, tile.top + 8)} - {0, 640}
+    assert (painted - texture).std() > 0.1
+    ratio = seam_ratio(painted, edges, edges) / seam_ratio(texture, edges, edges)
+    assert (ratio - 1).abs().max() < 0.03
 
 
 def test_a_crop_is_a_view_at_the_cells_scale():

@@ -3,12 +3,13 @@
 Letters: c latent channels, h w latent cells, g latent width, r rows of a band, C columns of the patch grid.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from latpix.bands import Bands, Rows
 from latpix.canvas import Canvas
@@ -65,8 +66,7 @@ def project_in_bands(
         return F.silu(projection.merge_in(torch.cat(both, dim=1)))
 
     out = bands.run(merged, reach=0)
-    for block in projection.merge_blocks:
-        _residual(bands, block, out)
+    _residuals(bands, projection.merge_blocks, out)
     return out
 
 
@@ -74,13 +74,18 @@ def _stack(bands: Bands, stack: ConvStack, given: Rows) -> Canvas:
     """A whole stack on rows of its input."""
     opened = bands.run(lambda top, end: stack.conv_in(given(top, end)), reach=1)
     x = bands.run(lambda top, end: stack.conv_mid(F.silu(opened.read(slice(top, end)))), reach=1)
-    for block in stack.blocks:
-        _residual(bands, block, x)
+    _residuals(bands, stack.blocks, x)
     return x
 
 
+def _residuals(bands: Bands, blocks: Iterable[nn.Module], x: Canvas) -> None:
+    """Residual blocks, in place."""
+    for block in blocks:
+        assert isinstance(block, ResidualBlock)
+        _residual(bands, block, x)
+
+
 def _residual(bands: Bands, block: ResidualBlock, x: Canvas) -> None:
-    """A residual block, in place."""
     normed = bands.normed(block.norm1, lambda top, end: x.read(slice(top, end)))
     inner = bands.run(lambda top, end: block.conv1(F.silu(normed(top, end))), reach=1)
     again = bands.normed(block.norm2, lambda top, end: inner.read(slice(top, end)))

@@ -83,6 +83,7 @@ class OneDecode:
 
     def tiled(self, side: int, on_step: OnStep, folder: Path | None = None) -> Canvas:
         """The picture in tiles of ``side`` cells, not clamped; its state between steps in ``folder``, if given."""
+        h, w = self.latent.shape[2:]
         base, projected = self._prepare(folder)
         patches = self._cell // self.row.network.patch_size  # along a cell's side
 
@@ -105,8 +106,7 @@ class OneDecode:
 
             return self._guided(bind)
 
-        tiles = cut_tiles(*self.latent.shape[2:], side)
-        shared = {} if self.team is None else {"own": self.team.share(tiles), "add_up": self.team.sum}
+        tiles, team = cut_tiles(h, w, side), self.team
         return sample_in_tiles(
             self._step,
             bind_tile,
@@ -117,7 +117,8 @@ class OneDecode:
             lambda: self._canvas(folder),
             prediction=self.row.sampling.prediction,
             on_step=on_step,
-            **shared,
+            own=None if team is None else team.share(tiles),
+            add_up=None if team is None else team.sum,
         )
 
     def base_at_native_size(self) -> Float[Tensor, "1 3 y x"]:
@@ -197,7 +198,7 @@ class OneDecode:
             return F.avg_pool2d(base.read(slice(top * scale, end * scale)), scale)
 
         projection = self.network.latent_projection
-        projected = project_in_bands(projection, self.latent, base and native, *self._grid, folder)
+        projected = project_in_bands(projection, self.latent, None if base is None else native, *self._grid, folder)
         return base, projected
 
     def _paint_base(self, canvas: Canvas, folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from latpix.canvas import Canvas
 from latpix.sampling.paths import Pixels, Prediction
-from latpix.sampling.samplers import Denoise, OnStep, Step, step_multistep
+from latpix.sampling.samplers import Denoise, Noise, OnStep, Step, step_multistep
 from latpix.sampling.schedules import Times, check_times
 
 BLOCK = 16  # latent cells a side of the parts that a base picture is painted in, where it goes into a file
@@ -117,6 +117,10 @@ def _ramps(spans: Sequence[tuple[int, int]], device: torch.device | str) -> dict
     }
 
 
+def _part_of(noise: Callable[[int, Tile], Pixels], piece: Tile) -> Noise:
+    return lambda draw: noise(draw, piece)
+
+
 @torch.no_grad()
 def sample_in_tiles(
     step: Step,
@@ -130,7 +134,7 @@ def sample_in_tiles(
     prediction: Prediction,
     on_step: OnStep,
     own: Sequence[Tile] | None = None,
-    add_up: Callable[[Tensor], Tensor] = lambda part: part,
+    add_up: Callable[[Tensor], Tensor] | None = None,
 ) -> Canvas:
     """Go through a schedule, the network seeing a tile at a time.
 
@@ -145,7 +149,7 @@ def sample_in_tiles(
         prediction: what the network puts out.
         on_step: as of a sampler; its picture is valid during the call only.
         own: those of the tiles that this process predicts; default all.
-        add_up: over all processes, what each has of a blended part.
+        add_up: over all processes, what each has of a blended part; default there is one process.
 
     Returns:
         The picture, not clamped.
@@ -171,8 +175,8 @@ def sample_in_tiles(
                 times,
                 i,
                 state.read(*at),
-                add_up(output.read(*at).contiguous()),
-                lambda draw, piece=piece: noise(draw, piece),
+                output.read(*at) if add_up is None else add_up(output.read(*at).contiguous()),
+                _part_of(noise, piece),
                 last.read(*at) if last and i else None,
                 prediction,
             )

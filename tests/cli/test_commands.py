@@ -15,7 +15,7 @@ from latpix import Decoder, read_latent, read_picture
 from latpix.cli.main import COMMANDS
 from latpix.files.picture_files import read_metadata
 
-ROW = {"input", "output", "height", "width", "seed", "latent_sigma", "seconds"}
+ROW = {"how", "input", "output", "height", "width", "seed", "latent_sigma", "seconds"}
 
 
 @pytest.mark.parametrize(
