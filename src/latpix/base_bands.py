@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latpix.bands import Bands
 from latpix.canvas import Canvas
-from latpix.network.base_decoder import BaseDecoder, WideBlock, modulate
+from latpix.network.base_decoder import BaseDecoder, Level, WideBlock, modulate
 
 
 def coarse_in_bands(
@@ -28,7 +28,10 @@ def coarse_in_bands(
         return modulate(enter(unpacked[:, :, top - first * fold : end - first * fold]), base.modulation(told))
 
     x = bands.run(entered, reach=1)
-    for block in base.levels[0]:
+    level = base.levels[0]
+    assert isinstance(level, Level)
+    for block in level:
+        assert isinstance(block, WideBlock)
         _wide_block(bands, block, x, told)
     return x
 
@@ -36,10 +39,11 @@ def coarse_in_bands(
 def _wide_block(bands: Bands, block: WideBlock, x: Canvas, told: Tensor) -> None:
     """A block after its side branch, in place."""
 
-    def expanded(top: int, end: int) -> Tensor:
-        return block.expand(x.read(slice(top, end)))
+    def wide(top: int, end: int) -> Tensor:
+        expanded: Tensor = block.expand(x.read(slice(top, end)))
+        return expanded
 
-    normed = bands.normed(block.norm, expanded)
+    normed = bands.normed(block.norm, wide)
     bands.run(lambda top, end: x.read(slice(top, end)) + block.contract(F.relu(normed(top, end))), reach=0, into=x)
     inner = bands.run(
         lambda top, end: F.relu(modulate(block.conv1(x.read(slice(top, end))), block.modulation(told))), reach=1
