@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 
 from latpix import Decoder
 
-SIZES = [(8, 8), (8, 11), (9, 8), (12, 10)]
+SIZES = [(9, 8), (12, 10), (9, 13), (14, 9)]
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
