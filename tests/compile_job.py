@@ -13,11 +13,10 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of processes, each 
 
 import torch
 from small_decoder import write_checkpoint, write_space_checkpoint
-from torch._dynamo.utils import counters
 
 from latpix import Decoder
 
-SIZES = [(8, 8), (8, 11), (9, 8), (12, 10)]
+SIZES = [(9, 8), (12, 10), (9, 13), (14, 9)]
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -27,6 +26,8 @@ if __name__ == "__main__":
         found, compiled_after = {}, []
         plain = Decoder.load(folder / f"{name}.safetensors", device="cpu", dtype="float32")
         compiled = Decoder.load(folder / f"{name}.safetensors", device="cpu", dtype="float32").compile()
+        from torch._dynamo.utils import counters  # not before: it decides where compiled code is kept
+
         for size in SIZES:
             latent = torch.randn(1, plain.space.channels, *size, generator=torch.Generator().manual_seed(1))
             caption = torch.ones(1, 5, 12) if name == "captioned" else None

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, backends
@@ -96,7 +97,9 @@ def exact_float32() -> Iterator[None]:
 @contextmanager
 def _exact_by_operator() -> Iterator[None]:
     """The same by the settings of single operators."""
-    operators = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    of_cpu: Any = backends.mkldnn
+    of_cuda: Any = backends.cudnn
+    operators = (backends.cuda.matmul, of_cuda.conv, of_cpu.matmul, of_cpu.conv)
     before = [operator.fp32_precision for operator in operators]
     try:
         for operator in operators:

@@ -1,7 +1,8 @@
 """Compile the parts of a network that most of the time goes to: the repeated blocks, each once for all of its kind.
 
-A decode's other parts stay as they are. The first size costs a compilation of seconds to a minute, the second one
-another that holds for all sizes after; what was compiled is kept on the disk for later processes.
+A decode's other parts stay as they are. The first size costs a compilation of seconds to a minute; so do the next ones
+where something changes for the first time (a side, how many windows, a chunk that is not full), and then none does.
+What was compiled is kept on the disk for later processes.
 """
 
 import os

@@ -45,7 +45,7 @@ def load_decoder(
     screen.note(f"{decoder.checkpoint.name} on {decoder.device} in {kind}, loaded in {seconds:.1f} s", level=1)
     if compiled:
         decoder.compile()
-        screen.note("compiling: the first picture of the first two sizes takes longer, by up to minutes.")
+        screen.note("compiling: the first pictures of the first two or three sizes take longer, by up to minutes.")
     return decoder
 
 
