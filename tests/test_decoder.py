@@ -167,8 +167,13 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
     plan = tiny.plan(height=8, width=12)
     assert (plan.height, plan.width, plan.tiles, plan.levers) == (512, 768, 1, ())
     assert plan.seconds > 0
-    limit = tiny.plan(height=64, width=64, tile=24).peak_bytes
-    tight = tiny.plan(height=64, width=64, memory_limit=limit)
+    with pytest.raises(MemoryLimitError) as refusal:
+        tiny.plan(height=64, width=64, memory_limit="10MB")
+    least = (
+        int(str(refusal.value).split("fits into is ")[1].split(" MiB")[0]) + 32
+    )  # and what the process holds by then
+    tight = tiny.plan(height=64, width=64, memory_limit=f"{least}MiB")
+    assert tight.peak_bytes <= least * 2**20
     assert tight.tiles > 1
     assert "tiles" in tight.levers[-1]
     assert tiny.plan(height=64, width=64, batch=8).peak_bytes > tiny.plan(height=64, width=64).peak_bytes

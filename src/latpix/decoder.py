@@ -17,7 +17,15 @@ from torch import Tensor
 
 from latpix.checkpoints.load import LoadedCheckpoint, load
 from latpix.checkpoints.registry import Checkpoint
-from latpix.devices import free_memory, is_out_of_memory, parse_bytes, pick_device, pick_dtype, resident_bytes
+from latpix.devices import (
+    free_memory,
+    is_out_of_memory,
+    keep_little,
+    parse_bytes,
+    pick_device,
+    pick_dtype,
+    resident_bytes,
+)
 from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError
 from latpix.files.latent_files import Latent
 from latpix.latents.check import check_latent
@@ -165,6 +173,8 @@ class Decoder:
         count = len(self._times(steps, h, w)) - 1
         target = self._target(story, scale, size)
         job = self._job(h, w, batch=batch, steps=count, target=target)
+        if self.device.type == "cpu":
+            keep_little()
         self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
         retried = False
 
@@ -356,18 +366,22 @@ class Decoder:
             MemoryLimitError: there is none.
         """
         costs = self._costs()
-        most = costs.held + (1 - LESS) * (costs.peak_bytes(job, failed) - costs.held)
-        for setting in costs.settings(job, tile=self._side(job, tile), may_split=False):
-            if costs.peak_bytes(job, setting) <= most:
-                warnings.warn(
-                    f"the device {self.device} ran out of memory; going on with {', '.join(setting.levers)}.",
-                    MemoryWarning,
-                    stacklevel=3,
-                )
-                return setting
-        raise MemoryLimitError(
-            f"the device {self.device} has too little memory for this, and nothing takes less: decode a smaller latent."
+        took = costs.peak_bytes(job, failed)
+        peaks = {s: costs.peak_bytes(job, s) for s in costs.settings(job, tile=self._side(job, tile), may_split=False)}
+        less = {setting: peak for setting, peak in peaks.items() if peak < took}
+        if not less:
+            raise MemoryLimitError(
+                f"the device {self.device} has too little memory for this, and nothing takes less: decode a smaller "
+                "latent."
+            )
+        most = took - LESS * (took - costs.held)
+        chosen = next((setting for setting, peak in less.items() if peak <= most), min(less, key=less.__getitem__))
+        warnings.warn(
+            f"the device {self.device} ran out of memory; going on with {', '.join(chosen.levers)}.",
+            MemoryWarning,
+            stacklevel=3,
         )
+        return chosen
 
     def _side(self, job: Job, tile: int | str) -> int | None:
         """The side of a tile that was asked for; None leaves it to the plan."""
