@@ -234,9 +234,14 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
     plan = tiny.plan(height=8, width=12)
     assert (plan.height, plan.width, plan.tiles, plan.levers) == (512, 768, 1, ())
     assert plan.seconds > 0
-    limit = tiny.plan(height=64, width=64, tile=24).peak_bytes
-    assert tiny.plan(height=64, width=64, tile=24, in_files=True).peak_bytes < limit
-    tight = tiny.plan(height=64, width=64, memory_limit=limit)
+    in_memory, in_files = (tiny.plan(height=64, width=64, tile=24, in_files=there) for there in (False, True))
+    assert in_files.peak_bytes < in_memory.peak_bytes
+    with pytest.raises(MemoryLimitError) as refusal:
+        tiny.plan(height=64, width=64, memory_limit="10MB")
+    least = int(str(refusal.value).split("fits into is ")[1].split(" MiB")[0])
+    least += 32  # and what the process holds by then
+    tight = tiny.plan(height=64, width=64, memory_limit=f"{least}MiB")
+    assert tight.peak_bytes <= least * 2**20
     assert tight.tiles > 1
     assert "tiles" in tight.levers[-1]
     assert tiny.plan(height=64, width=64, batch=8).peak_bytes > tiny.plan(height=64, width=64).peak_bytes

@@ -26,6 +26,7 @@ from latpix.devices import (
     free_memory,
     has_fp8,
     is_out_of_memory,
+    keep_little,
     parse_bytes,
     pick_device,
     pick_dtype,
@@ -206,7 +207,7 @@ class Decoder:
         )
         count = len(ones[0].times) - 1
         job = self._job(h, w, batch=batch, steps=count, target=target)
-        first = self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
+        first = self.last_setting = self._begin(job, tile, memory_limit)
 
         def picture(k: int, setting: Setting) -> Tensor:
             one, report = replace(ones[k], pieces=setting.pieces), _count_on(on_step, k * count, batch * count)
@@ -282,7 +283,7 @@ class Decoder:
         )
         height, width = (side * self.checkpoint.scale for side in self._native_size(story))
         job = self._job(*story.tensor.shape[2:], batch=1, steps=len(one.times) - 1, target=None, in_files=True)
-        first = self.last_setting = self._choose(job, tile, memory_limit, may_split=False)
+        first = self.last_setting = self._begin(job, tile, memory_limit)
 
         def paint(setting: Setting) -> None:
             with room_beside(path, one.bytes_in_files) as folder:
@@ -301,6 +302,12 @@ class Decoder:
                 )
 
         self._with_enough_memory(paint, job, tile, first)
+
+    def _begin(self, job: Job, tile: int | str, limit: str | int | None) -> Setting:
+        """How to decode."""
+        if self.device.type == "cpu":
+            keep_little()
+        return self._choose(job, tile, limit, may_split=False)
 
     def _with_enough_memory(self, paint: Callable[[Setting], T], job: Job, tile: int | str, first: Setting) -> T:
         """Paint in the last setting; where memory runs out in the ``first``, in one that takes less."""
@@ -514,18 +521,22 @@ class Decoder:
             MemoryLimitError: there is none.
         """
         costs = self._costs()
-        most = costs.held + (1 - LESS) * (costs.peak_bytes(job, failed) - costs.held)
-        for setting in costs.settings(job, tile=self._side(job, tile), may_split=False):
-            if costs.peak_bytes(job, setting) <= most:
-                warnings.warn(
-                    f"the device {self.device} ran out of memory; going on with {', '.join(setting.levers)}.",
-                    MemoryWarning,
-                    stacklevel=3,
-                )
-                return setting
-        raise MemoryLimitError(
-            f"the device {self.device} has too little memory for this, and nothing takes less: decode a smaller latent."
+        took = costs.peak_bytes(job, failed)
+        peaks = {s: costs.peak_bytes(job, s) for s in costs.settings(job, tile=self._side(job, tile), may_split=False)}
+        less = {setting: peak for setting, peak in peaks.items() if peak < took}
+        if not less:
+            raise MemoryLimitError(
+                f"the device {self.device} has too little memory for this, and nothing takes less: decode a smaller "
+                "latent."
+            )
+        most = took - LESS * (took - costs.held)
+        chosen = next((setting for setting, peak in less.items() if peak <= most), min(less, key=less.__getitem__))
+        warnings.warn(
+            f"the device {self.device} ran out of memory; going on with {', '.join(chosen.levers)}.",
+            MemoryWarning,
+            stacklevel=3,
         )
+        return chosen
 
     def _side(self, job: Job, tile: int | str) -> int | None:
         """The side of a tile that was asked for; None leaves it to the plan."""

@@ -77,14 +77,30 @@ def free_memory() -> None:
         torch.xpu.empty_cache()
 
 
+def keep_little() -> None:
+    """Let glibc give blocks of 16 MiB and more back to the system when they are freed.
+
+    Left alone it learns from the first large blocks to keep those of up to 32 MiB, and a decode of 1024x1024 ends with
+    280 MiB of holes. With 4 MiB there would be fewer holes still, but zeroing the pages again takes a fifth of the time.
+    Another C library is left alone.
+    """
+    if (libc := _glibc()) is not None:
+        libc.mallopt(-3, 16 * 2**20)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 64 * 2**20)  # M_TRIM_THRESHOLD: setting the other one would make it 128 KiB
+
+
 def resident_bytes() -> int:
     """Resident memory of this process, after what the C library keeps for later is given back; 0 where nobody tells."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

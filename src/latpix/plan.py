@@ -27,7 +27,7 @@ SMALL_TOKENS, SMALL_SHARE = 512, 4  # of the pieces under a limit; the pixel pat
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU that does not tell
 SLACK = 0.03  # of what is computed: libraries' workspaces
 AROUND = "another picture: what is outside a tile is not seen"
-HEAP = 24 * 2**20  # what the allocator has given back to nobody, on a CPU
+HEAP = 110 * 2**20  # on a CPU: holes between blocks, and what libraries load when they first run
 
 
 @dataclass(frozen=True)
