@@ -81,8 +81,8 @@ def keep_little() -> None:
     """Let glibc give blocks of 16 MiB and more back to the system when they are freed.
 
     Left alone it learns from the first large blocks to keep those of up to 32 MiB, and a decode of 1024x1024 ends with
-    280 MiB of holes. With 4 MiB there would be fewer holes still, but zeroing pages again takes a fifth of the time.
-    Another C library is left alone.
+    280 MiB of holes. With 4 MiB there would be fewer holes still, but zeroing the pages again takes a fifth of the
+    time. Another C library is left alone.
     """
     if (libc := _glibc()) is not None:
         libc.mallopt(-3, 16 * 2**20)  # M_MMAP_THRESHOLD

@@ -112,11 +112,12 @@ class Scope:
             return attend(q, k, v)
         windows, batch = self.windows, len(q)
         if torch.is_grad_enabled() or self.everyone is not None:
-            split = (windows.split(x) for x in (self.seen(q), k, v))
-            return windows.merge(attend(*split, windows.mask(batch)), batch)
+            q, k, v = (windows.split(x) for x in (self.seen(q), k, v))
+            return windows.merge(attend(q, k, v, windows.mask(batch)), batch)
         out = torch.empty_like(v)
         for some in windows.groups(max(1, GROUP // batch)):
-            found = attend(*(some.split(x) for x in (q, k, v)), some.mask(batch))  # [b windows, area, width]
+            own_q, own_k, own_v = (some.split(x) for x in (q, k, v))
+            found = attend(own_q, own_k, own_v, some.mask(batch))  # [b windows, area, width]
             found = found.unflatten(0, (batch, -1)).unflatten(-1, v.shape[2:])
             out[:, some.index[some.inside]] = found[:, some.inside]
         return out.flatten(2)
