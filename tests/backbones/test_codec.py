@@ -6,6 +6,7 @@ import torch
 from latpix import resources
 from latpix.backbones import codec as module
 from latpix.backbones.codec import Codec
+from latpix.backbones.lite import overview
 from latpix.errors import CheckpointError, LatentError, OptionError, PictureError
 from latpix.files.latent_files import read_latent
 from latpix.files.picture_files import read_picture

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from latpix.backbones.lite import REACH, Block, Lite, parameters
+from latpix.backbones.lite import REACH, Block, Lite, overview, parameters
 from latpix.backbones.lite_file import load_lite, save_lite
 from latpix.errors import CheckpointError
 from latpix.files.digest import digest

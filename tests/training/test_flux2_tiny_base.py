@@ -119,5 +119,5 @@ def test_a_run_that_goes_on_from_a_checkpoint_learns(job, tmp_path):
     start = job.export(average, tmp_path, 7)
     settings = replace(config(), size=64, batch=2, precision="float32", start=str(start))
     base = build(settings, None, torch.device("cpu")).parts["base"].network.base
-    assert all(weight.requires_grad for weight in base.parameters())
+    assert all(weight.requires_grad for part in (base.levels[3], base.detail) for weight in part.parameters())
     torch.testing.assert_close(base.enter.weight, job.parts["base"].network.base.enter.weight)
