@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -224,7 +225,7 @@ class Decoder:
 
         pictures: Tensor | None = None
         for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
-            one = self._with_enough_memory(lambda setting, k=k: picture(k, setting), job, tile, first)
+            one = self._with_enough_memory(partial(picture, k), job, tile, first)
             if batch == 1:
                 return one.contiguous()
             pictures = one.new_empty(batch, *one.shape[1:]) if pictures is None else pictures

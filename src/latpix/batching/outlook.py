@@ -87,7 +87,8 @@ class Outlook:
 
     def how(self, job: Job, tile: int, *, in_files: bool) -> str:
         """What is done besides painting the whole picture at the trained scale, in words; ``tile`` in latent cells."""
-        tiles = len(cut_tiles(*(max(side, LEAST_CELLS) for side in self.cells(job)), tile))
+        rows, columns = (max(side, LEAST_CELLS) for side in self.cells(job))
+        tiles = len(cut_tiles(rows, columns, tile))
         (height, width), (asked_height, asked_width) = self.painted_size(job), self.size(job)
         parts = []
         if tiles > 1:

@@ -82,7 +82,7 @@ def story_of(
     """
     height, width = size
     tile = decoder.last_setting.tile if decoder.last_setting else max(latent.tensor.shape[-2:])
-    cells = (max(side, LEAST_CELLS) for side in latent.tensor.shape[-2:])
+    rows, columns = (max(side, LEAST_CELLS) for side in latent.tensor.shape[-2:])
     native = latent.native_height or latent.tensor.shape[-2] * decoder.space.downsample
     return {
         "made_by": f"latpix {__version__}",
@@ -94,7 +94,7 @@ def story_of(
         "height": height,
         "width": width,
         "scale": height / native,
-        "tiles": len(cut_tiles(*cells, tile)),
+        "tiles": len(cut_tiles(rows, columns, tile)),
         "tile": tile,
         "in_files": in_files,
         "colour_lock": colour_lock,
