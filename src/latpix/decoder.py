@@ -307,7 +307,7 @@ class Decoder:
     def _begin(self, job: Job, tile: int | str, limit: str | int | None) -> Setting:
         """How to decode."""
         if self.device.type == "cpu":
-            keep_little()
+            keep_little(frugal=limit is not None)
         return self._choose(job, tile, limit, may_split=False)
 
     def _with_enough_memory(self, paint: Callable[[Setting], T], job: Job, tile: int | str, first: Setting) -> T:
@@ -383,7 +383,7 @@ class Decoder:
             MemoryLimitError: nothing fits into ``memory_limit``; the message names the smallest that would do.
         """
         h, w = max(height, LEAST_CELLS), max(width, LEAST_CELLS)
-        cell, costs = self.space.downsample * self.checkpoint.scale, self._costs()
+        cell, costs = self.space.downsample * self.checkpoint.scale, self._costs(frugal=memory_limit is not None)
         native = Latent(tensor=torch.empty(1, 1, height, width, device="meta"), space=self.checkpoint.space)
         target = self._target(native, scale, size)
         job = self._job(h, w, batch=batch, steps=len(self._times(steps, h, w)) - 1, target=target, in_files=in_files)
@@ -467,9 +467,15 @@ class Decoder:
             )
         return colour_lock if isinstance(colour_lock, Tensor) else None
 
-    def _costs(self, held: int | None = None) -> CostModel:
-        row, on_cpu = self.checkpoint, self.device.type == "cpu"
-        return CostModel(row.network, self._held() if held is None else held, self.dtype, on_cpu, guided=row.guided)
+    def _costs(self, held: int | None = None, *, frugal: bool = False) -> CostModel:
+        return CostModel(
+            self.checkpoint.network,
+            self._held() if held is None else held,
+            self.dtype,
+            on_cpu=self.device.type == "cpu",
+            guided=self.checkpoint.guided,
+            frugal=frugal,
+        )
 
     def _held(self) -> int:
         """Bytes that are there before a decode: weights, and on a CPU what else the process holds."""
@@ -504,7 +510,7 @@ class Decoder:
         bytes_limit, side = None if limit is None else parse_bytes(limit), self._side(job, tile)
         if bytes_limit is None:
             return next(self._costs(held=0).settings(job, tile=side))
-        costs = self._costs()
+        costs = self._costs(frugal=True)
         try:
             return costs.choose(job, bytes_limit, tile=side, may_split=may_split)
         except MemoryLimitError:

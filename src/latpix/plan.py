@@ -27,7 +27,8 @@ SMALL_TOKENS, SMALL_SHARE = 512, 4  # of the pieces under a limit; the pixel pat
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU that does not tell
 SLACK = 0.03  # of what is computed: libraries' workspaces
 AROUND = "another picture: what is outside a tile is not seen"
-HEAP = 110 * 2**20  # on a CPU: holes between blocks, and what libraries load when they first run
+HOLES = 0.5  # on a CPU: freed blocks that the C library keeps, of what is computed
+MOST_HOLES, MOST_HOLES_FRUGALLY = 150 * 2**20, 40 * 2**20
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class CostModel:
     dtype: torch.dtype
     on_cpu: bool
     guided: bool = False  # two conditions, one of them of the null caption
+    frugal: bool = False  # there is a limit: freed blocks are given back
 
     @property
     def _cell(self) -> int:
@@ -94,8 +96,7 @@ class CostModel:
         """Peak memory of a decode: the largest of its stages."""
         picture = 12 * job.height * job.width * self._cell**2  # one float32 picture
         if job.in_files:
-            work = max(self._stages_in_files(job, setting))
-            return self.held + round((1 + SLACK) * work) + (HEAP if self.on_cpu else 0)
+            return self._process_bytes(max(self._stages_in_files(job, setting)))
         in_tiles = setting.tile < max(job.height, job.width)
         stages = list((self._stages_in_tiles if in_tiles else self._stages)(job, setting))
         results = picture if job.output is None else 12 * job.output
@@ -103,8 +104,12 @@ class CostModel:
         if job.output is not None:  # along one axis, then along the other
             resampled = picture + results + round((picture * results) ** 0.5)
         before = results * setting.batch if setting.batch > 1 else 0
-        work = before + max(resampled, *stages)
-        return self.held + round((1 + SLACK) * work) + (HEAP if self.on_cpu else 0)
+        return self._process_bytes(before + max(resampled, *stages))
+
+    def _process_bytes(self, work: int) -> int:
+        """Of all that is held while so much is computed."""
+        holes = min(round(HOLES * work), MOST_HOLES_FRUGALLY if self.frugal else MOST_HOLES)
+        return self.held + round((1 + SLACK) * work) + (holes if self.on_cpu else 0)
 
     def _stages(self, job: Job, setting: Setting) -> Iterator[int]:
         """Of a picture in one piece."""
