@@ -136,8 +136,24 @@ def test_colours_are_held_to_a_picture_or_to_the_base_decoders(tiny, latent):
     held = tiny.decode(latent[:1], steps=1, colour_lock=grey)
     assert F.avg_pool2d(held, 64).abs().max() < 0.5 * F.avg_pool2d(plain, 64).abs().max()
     assert not torch.equal(tiny.decode(latent[:1], steps=1, colour_lock=True), plain)
+    with pytest.raises(OptionError, match=r"\[1 or 1, 3, height, width\]"):
+        tiny._reference(grey[0], 1)
     with pytest.raises(OptionError, match="no base decoder"):
         small("flux1-2k").decode(torch.randn(1, 16, 8, 8), caption=torch.zeros(1, 5, 12), colour_lock=True)
+
+
+@pytest.mark.parametrize(("cells", "native"), [((8, 9), (120, 130)), ((1, 3), (16, 48))])
+def test_locked_colours_are_the_base_decoders_where_the_latent_holds_padding(tiny, cells, native):
+    tensor = torch.randn(1, 128, *cells, generator=torch.Generator().manual_seed(1))
+    story = Latent(tensor=tensor, space="flux2", native_height=native[0], native_width=native[1])
+    locked = tiny.decode(story, steps=1, colour_lock=True)
+    one = tiny._one(
+        tensor, latent_sigma=0.0, detail_map=None, native=native, captions=(None, None), seed=0, steps=1
+    )  # fmt: skip
+    held = one.base_at_native_size()[..., : native[0], : native[1]]
+    grid = tuple(max(1, round(side / 16)) for side in native)
+    off = F.interpolate(locked, size=grid, mode="area") - F.interpolate(held, size=grid, mode="area")
+    assert off.abs().max() < 0.02
 
 
 def test_a_black_detail_map_changes_nothing_and_a_white_one_is_the_noisiest_latent_to_the_gates():

@@ -84,8 +84,7 @@ class Decoder:
             checkpoint: a name of the registry (``latpix checkpoints list``), or a file.
             device: ``auto`` takes an accelerator if there is one.
             dtype: ``float32``, ``bfloat16`` or ``float16`` (Linear and Conv weights rest in it, the rest is float32),
-            or
-                ``auto``: bfloat16 where the device multiplies it in hardware.
+                or ``auto``: bfloat16 where the device multiplies it in hardware.
             like: the registry row that a bare file follows, for what a file cannot tell.
 
         Raises:
@@ -195,7 +194,7 @@ class Decoder:
         story = self._story(latent)
         batch, _, h, w = story.tensor.shape
         target = self._target(story, scale, size)
-        reference = self._reference(colour_lock)
+        reference = self._reference(colour_lock, batch)
         ones = self._ones(
             story,
             latent_sigma=latent_sigma,
@@ -214,13 +213,11 @@ class Decoder:
             one, report = replace(ones[k], pieces=setting.pieces), _count_on(on_step, k * count, batch * count)
             whole = setting.tile >= max(one.latent.shape[2:])
             painted = one.whole(report).clamp(-1, 1) if whole else one.tiled(setting.tile, report).whole().clamp_(-1, 1)
-            height, width = (side * self.checkpoint.scale for side in self._native_size(story))
-            painted = painted[..., :height, :width]
+            (rows, columns), factor = self._native_size(story), self.checkpoint.scale
+            painted = painted[..., : rows * factor, : columns * factor]
             if colour_lock is not False:
-                held = (
-                    one.base_at_native_size() if reference is None else reference[k if len(reference) > 1 else 0][None]
-                )
-                painted = lock_colours(painted, held.to(painted), scale=self.checkpoint.scale)
+                held = one.base_at_native_size()[..., :rows, :columns] if reference is None else reference[k : k + 1]
+                painted = lock_colours(painted, held.to(painted), scale=factor)
             return _resampled(painted, target)
 
         pictures: Tensor | None = None
@@ -426,6 +423,8 @@ class Decoder:
         )
         if detail_map is None:
             return one
+        if detail_map.ndim != 4 or detail_map.shape[:2] != (1, 3):
+            raise OptionError(f"detail_map has shape {list(detail_map.shape)}; expected [1, 3, height, width].")
         rows, columns = (side // self.checkpoint.network.patch_size for side in one.size)
         most = self.checkpoint.sampling.max_latent_sigma
         native_patch = self.checkpoint.network.patch_size / self.checkpoint.scale
@@ -458,14 +457,18 @@ class Decoder:
         h, w = story.tensor.shape[2:]
         return max(h, LEAST_CELLS), max(w, LEAST_CELLS)
 
-    def _reference(self, colour_lock: bool | Tensor) -> Tensor | None:
+    def _reference(self, colour_lock: bool | Tensor, batch: int) -> Float[Tensor, "b 3 y x"] | None:
         """The pictures that colours are held to; None is the base decoder's."""
-        if colour_lock is True and self.network.base_decoder is None:
+        if not isinstance(colour_lock, Tensor):
+            if colour_lock:
+                check_colour_lock(self.checkpoint)
+            return None
+        if colour_lock.ndim != 4 or colour_lock.shape[1] != 3 or colour_lock.shape[0] not in (1, batch):
             raise OptionError(
-                f'"{self.checkpoint.name}" has no base decoder to hold its colours to: give the codec\'s decode '
-                "(colour_lock=pixels in Python), or enlarge a picture (latpix upscale --colour-lock)."
+                f"colour_lock has shape {list(colour_lock.shape)}; expected [1 or {batch}, 3, height, width] for "
+                f"{batch} latents."
             )
-        return colour_lock if isinstance(colour_lock, Tensor) else None
+        return colour_lock.expand(batch, -1, -1, -1)
 
     def _costs(self, held: int | None = None, *, frugal: bool = False) -> CostModel:
         return CostModel(
@@ -579,6 +582,19 @@ class Decoder:
         """Height and width of the native picture, without the padding that encoding added."""
         h, w = (side * self.space.downsample for side in latent.tensor.shape[-2:])
         return min(latent.native_height or h, h), min(latent.native_width or w, w)
+
+
+def check_colour_lock(row: Checkpoint) -> None:
+    """Whether a checkpoint can hold its pictures to its own colours.
+
+    Raises:
+        OptionError: it has no base decoder.
+    """
+    if not row.network.base_widths:
+        raise OptionError(
+            f'"{row.name}" has no base decoder to hold its colours to: give the codec\'s decode '
+            "(colour_lock=pixels in Python), or enlarge a picture (latpix upscale --colour-lock)."
+        )
 
 
 def _resampled(pixels: Float[Tensor, "1 3 y x"], target: tuple[int, int] | None) -> Float[Tensor, "1 3 H W"]:

@@ -27,7 +27,7 @@ SMALL_TOKENS, SMALL_SHARE = 512, 4  # of the pieces under a limit; the pixel pat
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU that does not tell
 SLACK = 0.03  # of what is computed: libraries' workspaces
 AROUND = "another picture: what is outside a tile is not seen"
-HOLES = 0.5  # on a CPU: freed blocks that the C library keeps, of what is computed
+HOLES = 0.45  # on a CPU: freed blocks that the C library keeps, of what is computed
 MOST_HOLES, MOST_HOLES_FRUGALLY = 150 * 2**20, 40 * 2**20
 
 

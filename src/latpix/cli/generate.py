@@ -94,8 +94,9 @@ def generate(
     from latpix.batching.shots import plan_generation
     from latpix.batching.sizes import native_size
     from latpix.checkpoints.load import check_here
-    from latpix.decoder import Decoder
+    from latpix.decoder import Decoder, check_colour_lock
     from latpix.distributed import ranks_of_torchrun
+    from latpix.files.picture_files import read_picture
     from latpix.latents.spaces import LATENT_SPACES
 
     ranks = ranks_of_torchrun()
@@ -115,6 +116,10 @@ def generate(
         options_of = {name: painting[name] for name in ("steps", "tile", "memory_limit")}
         probe = Decoder.without_weights(decodes, device=where, dtype=dtype)
         probe.plan(height=height // downsample, width=width // downsample, **options_of)
+        if painting["colour_lock"]:
+            check_colour_lock(decodes)
+        if painting["detail_map"] is not None:
+            read_picture(painting["detail_map"])
     work = plan_generation(
         find_prompts(texts, prompts, manifest, class_ids=class_ids),
         out,
