@@ -239,7 +239,6 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
     with pytest.raises(MemoryLimitError) as refusal:
         tiny.plan(height=64, width=64, memory_limit="10MB")
     least = int(str(refusal.value).split("fits into is ")[1].split(" MiB")[0])
-    least += 32  # and what the process holds by then
     tight = tiny.plan(height=64, width=64, memory_limit=f"{least}MiB")
     assert tight.peak_bytes <= least * 2**20
     assert tight.tiles > 1
@@ -276,14 +275,14 @@ def test_where_memory_runs_out_the_decode_goes_on_with_less_and_says_so(tiny, la
     finally:
         out.handle.remove()
     torch.testing.assert_close(again, whole)
-    assert tiny.last_setting.levers
+    assert all(setting.levers for setting in tiny.last_settings)
     assert steps == list(range(1, len(latent) + 1))
 
 
 def test_memory_that_runs_out_twice_is_an_error(tiny, latent):
     out = RunsOut(tiny, 2)
     try:
-        with pytest.warns(MemoryWarning), pytest.raises(RuntimeError, match="can't allocate"):
+        with pytest.warns(MemoryWarning), pytest.raises(MemoryLimitError, match=r"memory again.*smaller tile"):
             tiny.decode(latent[:1], steps=1)
     finally:
         out.handle.remove()
