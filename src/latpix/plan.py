@@ -341,13 +341,15 @@ class CostModel:
         what = f"a latent of {job.height}x{job.width} cells" if job.batch == 1 else f"{job.batch} latents"
         if tile is not None:
             what += " whole" if tile >= max(job.height, job.width) else f" in tiles of {tile}"
-        fits, in_file = least(job), ""
+        fits, others = least(job), dict[str, int]()
+        if job.batch > 1 and not may_split:
+            others["one at a time"] = least(replace(job, batch=1))
         if not job.in_files and job.output is None:
-            smallest = least(replace(job, batch=1, in_files=True))
-            in_file = f" (painted straight into a .tiff: {smallest} MiB)" if smallest < fits else ""
+            others["painted straight into a .tiff"] = least(replace(job, batch=1, in_files=True))
+        less = ", ".join(f"{way}: {size} MiB" for way, size in others.items() if size < fits)
         return (
             f"a memory limit of {limit / 2**20:.0f} MiB is too small for {what}: the smallest that this decode fits "
-            f"into is {fits} MiB{in_file}. Raise the limit or decode a smaller latent."
+            f"into is {fits} MiB{f' ({less})' if less else ''}. Raise the limit or decode a smaller latent."
         )
 
 
