@@ -19,7 +19,7 @@ def test_a_plan_foretells_the_peak_of_a_small_decode(network):
 
 
 def test_a_plan_counts_quantized_weights_that_are_widened():
-    """Their copies are three quarters of the work here."""
+    """Their copies are most of the work here."""
     measured = measure(Case(network="int8", height=8, width=8, steps=1))
     assert measured.foretold - measured.held == pytest.approx(measured.peak - measured.held, rel=0.15)
 

@@ -97,7 +97,7 @@ def base_operations(config: NetworkConfig, height: int, width: int, *, finer: in
     told = 2 * TOLD_WIDTH * (1 + 2 * widths[0] + sum(2 * d * blocks for d, blocks in levels))
     cells = height * width
     return told + sum(
-        per * (cells if level == 0 or finer is None else finer) * (config.latent_unpatchify * 2**level) ** 2
+        per * (cells if level == 0 or finer is None else finer) * (config.latent_unpatchify << level) ** 2
         for level, per in enumerate(per_place)
     )
 

@@ -19,6 +19,7 @@ from latpix.network.base_decoder import BAND, EXPANSION, reach_of
 from latpix.network.config import NetworkConfig
 from latpix.network.model import default_pieces
 from latpix.network.pieces import Pieces
+from latpix.network.precision import WIDENED
 from latpix.operations import Operations, base_operations, call_operations
 from latpix.tiling import BLOCK, PIECE, count_tiles, overlap_of
 
@@ -126,7 +127,8 @@ class CostModel:
 
     def _process_bytes(self, work: int) -> int:
         """Of all that is held while so much is computed."""
-        holes = min(round(HOLES * work), MOST_HOLES_FRUGALLY if self.frugal else MOST_HOLES)
+        share = 1 if self.quantized else HOLES  # widened weights come and go
+        holes = min(round(share * work), MOST_HOLES_FRUGALLY if self.frugal else MOST_HOLES)
         return self.held + round((1 + SLACK) * work) + (holes if self.on_cpu else 0)
 
     def _stages(self, job: Job, setting: Setting) -> Iterator[int]:
@@ -206,7 +208,8 @@ class CostModel:
     def _call_bytes(self, n: int, pieces: Pieces) -> Iterator[int]:
         """Of each stage of a network call, the state and the condition apart."""
         c, s = self.config, self.dtype.itemsize
-        wide = s * self.quantized  # of a weight that is widened
+        wide = s * self.quantized  # of a weight that is widened, some rows at a time in float32
+        rows = 2 * 4 * WIDENED * c.width * self.quantized
         d, a, area, area_e = c.width, c.pixel_attention_width, c.patch_size**2, c.patch_size**2 * c.pixel_width
         text = c.caption_length if c.caption_width else 0
         tokens, patches = min(pieces.tokens, n), min(pieces.patches, n)
@@ -218,12 +221,12 @@ class CostModel:
         yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width) + wide * d * c.mlp_width
         pixels = (4 * area_e + 4 * d) * n
         pack = 2 if s == 2 and self.on_cpu else 1  # a product in bfloat16 copies its weight into another order
-        yield pixels + (6 + 2) * area_e * d * wide  # modulators are copied from the widened weight
+        yield pixels + rows + (6 + 2) * area_e * d * wide  # modulators are copied from the widened weight
         yield pixels + 3 * s * a * n + patches * area_e * (2 * s + 12 + s) + 2 * area_e * d * s * pack
         yield pixels + 4 * s * a * n
         part = area_e * min(pieces.pixels, area) // area
         weights = 4 * s * d * (area_e + part * (pack - 1))
-        yield pixels + s * a * n + (6 + 4) * area_e * d * wide
+        yield pixels + s * a * n + rows + (6 + 4) * area_e * d * wide
         yield pixels + s * a * n + patches * (s * area_e + part * (13 * s + 8)) + weights + area_e * a * wide
         yield pixels + 2 * 12 * area * n
 
