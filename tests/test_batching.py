@@ -16,8 +16,19 @@ from latpix.batching.paint import Painting, group_tasks, renoise, slots
 from latpix.batching.remake import remake
 from latpix.batching.run import decode, encode, upscale
 from latpix.distributed import Ranks, ranks_of_torchrun
-from latpix.errors import LatentError, ManifestError, OptionError, OutputError, PictureError, UsageError
+from latpix.errors import (
+    LatentError,
+    ManifestError,
+    MemoryLimitError,
+    OptionError,
+    OutputError,
+    PictureError,
+    UsageError,
+)
 from latpix.files.picture_files import picture_info, read_metadata
+from latpix.network.pieces import Pieces
+from latpix.network.pixel_block import PixelBlock
+from latpix.plan import Lever, Setting
 
 pytestmark = pytest.mark.filterwarnings("error")
 ONE_STEP = Painting(steps=1)
@@ -455,6 +466,80 @@ def test_a_large_tiff_is_written_as_it_is_painted_and_comes_out_again(tmp_path, 
     assert read_metadata(tmp_path / "a.tiff")["in_files"] is True
     weights = write_checkpoint(tmp_path / "small.safetensors")
     assert remake(tmp_path / "a.tiff", checkpoint=weights, device="cpu").same_bits
+
+
+def peak_of(decoder, **how):
+    """What a decode in the usual way takes."""
+    return decoder.plan(steps=1, memory_limit="64GiB", **how).peak_bytes
+
+
+def test_pictures_that_do_not_fit_together_are_painted_one_at_a_time_before_they_are_cut(
+    tmp_path, decoder, monkeypatch
+):
+    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    paths = [write_latent(tmp_path / f"{n}.safetensors", height=12, width=12, seed=n) for n in range(3)]
+    limit = peak_of(decoder, height=12, width=12)
+    assert limit < peak_of(decoder, height=12, width=12, batch=2)
+    plan = decoder.plan(height=12, width=12, batch=3, steps=1, memory_limit=limit, one_by_one=True)
+    assert (plan.tiles, plan.levers) == (1, ("one picture at a time (the same pictures)",))
+    work = plan_work(found(*paths), tmp_path / "out", reads="latent")
+    rows = list(decode(work, decoder=decoder, painting=replace(ONE_STEP, memory_limit=limit), batch=3))
+    assert [row.how for row in rows] == ["one picture at a time"] * 3
+    assert [read_metadata(row.output)["tiles"] for row in rows] == [1] * 3
+
+
+def test_the_levers_that_a_limit_pulled_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    decoder = Decoder.load("flux2-tiny", device="cpu", dtype="float32")
+    write_latent(tmp_path / "a.safetensors", height=8, width=8)
+    work = plan_work(found(tmp_path / "a.safetensors"), tmp_path / "a.png", reads="latent")
+    limit = peak_of(decoder, height=8, width=8) - 2**20
+    painting = replace(ONE_STEP, memory_limit=limit)
+    (foretold,) = decode(work, decoder=decoder, painting=painting, dry_run=True)
+    (row,) = decode(work, decoder=decoder, painting=painting)
+    assert row.how == foretold.how
+    assert row.how == "pieces of 512 tokens and 32 patches"
+
+
+def test_a_tile_that_does_not_fit_goes_into_the_file_or_is_one_inputs_failure(tmp_path, decoder, monkeypatch):
+    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    cut = {"height": 24, "width": 24, "tile": 12}
+    needed, whole = peak_of(decoder, **cut), peak_of(decoder, height=24, width=24)
+    with pytest.raises(MemoryLimitError, match=r'24x24 cells in tiles of 12: .* leave tile at "auto"'):
+        decoder.plan(**cut, steps=1, memory_limit=(needed + whole) // 2)
+    limit = peak_of(decoder, **cut, in_files=True)
+    assert limit < min(needed, whole)
+    for name, side in (("large", 24), ("small", 8)):
+        write_latent(tmp_path / f"{name}.safetensors", height=side, width=side)
+    painting = Painting(steps=1, tile=12, memory_limit=limit)
+    inputs = found(tmp_path / "large.safetensors", tmp_path / "small.safetensors")
+    work = plan_work(inputs, tmp_path / "tiff", reads="latent", suffix=".tiff")
+    rows = list(decode(work, decoder=decoder, painting=painting))
+    assert [row.how.endswith("straight into the file") for row in rows] == [True, False]
+    work = plan_work(inputs, tmp_path / "png", reads="latent")
+    large, small = decode(work, decoder=decoder, painting=painting)
+    assert isinstance(large.error, MemoryLimitError)
+    assert small.output.exists()
+
+
+def test_a_picture_before_memory_ran_out_says_how_it_was_painted_itself(tmp_path, decoder, monkeypatch):
+    usual, calls = PixelBlock.forward, []
+
+    def forward(self, *given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return usual(self, *given)
+
+    monkeypatch.setattr(PixelBlock, "forward", forward)
+    smaller = Setting(8, Pieces(), 1, (Lever("tiles", "another picture", cuts=True),))
+    monkeypatch.setattr(Decoder, "_following", lambda *_: smaller)
+    paths = [write_latent(tmp_path / f"{n}.safetensors", height=8, width=10, seed=n) for n in range(3)]
+    work = plan_work(found(*paths), tmp_path / "out", reads="latent")
+    rows = list(decode(work, decoder=decoder, painting=ONE_STEP, batch=3))
+    cut = "painted in 2 tiles of 8 latent cells"
+    assert [row.how for row in rows] == ["", cut, cut]
+    assert [read_metadata(row.output)["tiles"] for row in rows] == [1, 2, 2]
 
 
 def test_another_scale_is_told_with_the_size_that_was_painted(tmp_path, decoder):

@@ -5,10 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_captions import write_encoder
+from small_decoder import write_space_checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from latpix import Decoder, Latent, read_picture
+from latpix.benchmark.traffic import ATTENTION_ON_CPU
 from latpix.captions.provide import embed
-from latpix.checkpoints.load import LoadedCheckpoint
+from latpix.checkpoints.load import LoadedCheckpoint, load, outline
+from latpix.checkpoints.quantize import quantize
 from latpix.checkpoints.registry import find
 from latpix.errors import (
     CaptionError,
@@ -255,7 +259,6 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
     with pytest.raises(MemoryLimitError) as refusal:
         tiny.plan(height=64, width=64, memory_limit="10MB")
     least = int(str(refusal.value).split("fits into is ")[1].split(" MiB")[0])
-    least += 32  # and what the process holds by then
     tight = tiny.plan(height=64, width=64, memory_limit=f"{least}MiB")
     assert tight.peak_bytes <= least * 2**20
     assert tight.tiles > 1
@@ -267,16 +270,71 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
     )
 
 
-class RunsOut:
-    """A block's hook: memory runs out at the first calls, as a CPU's allocator says it."""
+@pytest.mark.parametrize("tile", ["off", 8])
+@pytest.mark.parametrize("name", ["flux2-tiny", "flux1-2k", "flux1-2kto4k-v1.5-teacher"])
+def test_a_decodes_operations_are_those_that_torch_counts(tiny, tmp_path, monkeypatch, name, tile):
+    monkeypatch.setattr("latpix.decoder.operations_per_second", lambda *_: 1.0)
+    decoder, words = tiny if name == "flux2-tiny" else small(name), torch.randn(2, 1, 7, 12)
+    how = {"caption": words[0], "null_caption": words[1], "steps": 2, "tile": tile}
+    width = 8 if tile == "off" else 12
+    latent = torch.randn(1, decoder.space.channels, 8, width)
+    decoder.decode(latent[..., :8], **{**how, "steps": 1})  # attention is probed once
+    for in_files in (False, True):
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
+            if in_files:
+                decoder.decode_to_tiff(latent, tmp_path / "a.tiff", **how)
+            else:
+                decoder.decode(latent, **how)
+        told = decoder.plan(height=8, width=width, steps=2, tile=tile, in_files=in_files).seconds
+        # Windows that reach beyond the picture are counted as far as they lie in it, and computed whole.
+        assert told == pytest.approx(counter.get_total_flops(), rel=0.04 if name == "flux2-tiny" else 0.01)
 
-    def __init__(self, decoder, times):
-        self.left, self.calls = times, 0
+
+@pytest.mark.parametrize(
+    "given", [{"height": 0}, {"width": -3}, {"batch": 0}, {"scale": float("nan")}, {"scale": -4}], ids=str
+)
+def test_a_plan_of_what_cannot_be_is_refused(tiny, given):
+    ((name, value),) = given.items()
+    with pytest.raises(OptionError, match=f"{name} is {value}"):
+        tiny.plan(**{"height": 8, "width": 8, **given})
+
+
+def test_on_an_accelerator_what_others_hold_there_counts_too(tiny, monkeypatch):
+    there = Decoder(LoadedCheckpoint(tiny.checkpoint, tiny.network, "", Path()), torch.device("cuda"), torch.float32)
+    monkeypatch.setattr("latpix.decoder.operations_per_second", lambda *_: 1.0)
+    weights = sum(p.nbytes for p in tiny.network.parameters())
+    peaks = []
+    for reserved in (0, weights, weights + 10**9):
+        monkeypatch.setattr("latpix.decoder.reserved_bytes", lambda _device, reserved=reserved: reserved)
+        peaks.append(there.plan(height=8, width=8).peak_bytes)
+    assert peaks[0] == peaks[1] == peaks[2] - 10**9
+
+
+def test_a_quantized_checkpoint_is_planned_as_it_rests(tmp_path, monkeypatch):
+    plain = write_space_checkpoint(tmp_path / "plain.safetensors", "sdxl")
+    quantize(plain, tmp_path / "int8.safetensors")
+    files = [plain, tmp_path / "int8.safetensors"]
+    bare, loaded = ([make(file) for file in files] for make in (outline, load))
+    weights = [sum(p.nbytes for p in found.network.parameters()) for found in bare]
+    assert weights == [sum(p.nbytes for p in found.network.parameters()) for found in loaded]
+    assert all(p.is_meta for found in bare for p in found.network.parameters())
+    monkeypatch.setattr("latpix.decoder.resident_bytes", lambda: 10**8)
+    decoders = [Decoder.without_weights(file, device="cpu", dtype="float32") for file in files]
+    held = [decoder._held() for decoder in decoders]
+    assert held[0] - held[1] == weights[0] - weights[1] > 0
+    assert decoders[1].plan(height=8, width=8).peak_bytes < decoders[0].plan(height=8, width=8).peak_bytes
+
+
+class RunsOut:
+    """A block's hook: memory runs out at some calls, as a CPU's allocator says it."""
+
+    def __init__(self, decoder, times, after=0):
+        self.left, self.calls, self.after = times, 0, after
         self.handle = decoder.network.pixel_blocks[0].register_forward_pre_hook(self)
 
     def __call__(self, *_):
         self.calls += 1
-        if self.left:
+        if self.left and self.calls > self.after:
             self.left -= 1
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
@@ -292,14 +350,35 @@ def test_where_memory_runs_out_the_decode_goes_on_with_less_and_says_so(tiny, la
     finally:
         out.handle.remove()
     torch.testing.assert_close(again, whole)
-    assert tiny.last_setting.levers
+    assert all(setting.levers for setting in tiny.last_settings)
     assert steps == list(range(1, len(latent) + 1))
+
+
+def test_a_picture_painted_before_memory_ran_out_is_told_as_it_was_painted(tiny, latent):
+    out = RunsOut(tiny, 1, after=1)
+    try:
+        with pytest.warns(MemoryWarning):
+            tiny.decode(latent, steps=1)
+    finally:
+        out.handle.remove()
+    assert [bool(setting.levers) for setting in tiny.last_settings] == [False, True]
+
+
+def test_a_batch_is_decoded_as_it_was_planned(tiny, monkeypatch):
+    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    how = {"height": 8, "width": 8, "batch": 3, "steps": 1}
+    for room in (0.99, 0.91):
+        limit = int(room * tiny.plan(**how, memory_limit="64GiB").peak_bytes)
+        plan = tiny.plan(**how, memory_limit=limit)
+        tiny.decode(torch.randn(3, 128, 8, 8), steps=1, memory_limit=limit)
+        assert plan.levers
+        assert tiny.last_settings == (plan.setting,) * 3
 
 
 def test_memory_that_runs_out_twice_is_an_error(tiny, latent):
     out = RunsOut(tiny, 2)
     try:
-        with pytest.warns(MemoryWarning), pytest.raises(RuntimeError, match="can't allocate"):
+        with pytest.warns(MemoryWarning), pytest.raises(MemoryLimitError, match=r"memory again.*smaller tile"):
             tiny.decode(latent[:1], steps=1)
     finally:
         out.handle.remove()

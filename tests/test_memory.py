@@ -18,6 +18,12 @@ def test_a_plan_foretells_the_peak_of_a_small_decode(network):
     assert measured.foretold == pytest.approx(measured.peak, rel=0.1)
 
 
+def test_a_plan_counts_quantized_weights_that_are_widened():
+    """Their copies are most of the work here."""
+    measured = measure(Case(network="int8", height=8, width=8, steps=1))
+    assert measured.foretold - measured.held == pytest.approx(measured.peak - measured.held, rel=0.15)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("network", ["stock", "tiny"])

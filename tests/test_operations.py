@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from small_networks import FORMS, SMALL_TINY, small_inputs, small_network
 from torch.utils.flop_counter import FlopCounterMode
 
-from latpix.benchmark import plain
+from latpix.benchmark import plain, plain_base
 from latpix.benchmark.traffic import ATTENTION_ON_CPU
 from latpix.checkpoints.registry import find
-from latpix.operations import call_operations
+from latpix.network.model import build
+from latpix.operations import base_operations, call_operations
 
 GEOMETRIES = {
     **FORMS,
@@ -28,6 +30,16 @@ def test_operations_of_a_call_are_those_that_torch_counts(form, grid):
     with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
         plain.predict(config, dict(network.named_parameters()), **given)
     assert call_operations(config, *grid, caption_tokens=5).total == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("config", [SMALL_TINY, find("flux2-tiny").network], ids=["small", "flux2-tiny"])
+def test_operations_of_a_base_decoder_are_those_that_torch_counts(config):
+    parameters = dict(build(config, device="meta").named_parameters())
+    latent, sigma = (torch.empty(shape, device="meta") for shape in ((1, config.latent_channels, 5, 7), (1,)))
+    with FlopCounterMode(display=False) as counter:
+        plain_base.paint_base(config, parameters, latent, sigma)
+    assert base_operations(config, 5, 7) == counter.get_total_flops()
+    assert base_operations(FORMS["v1"], 5, 7) == 0
 
 
 def test_a_long_caption_counts_as_far_as_it_is_read():

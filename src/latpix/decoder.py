@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latpix.arithmetic import sound
-from latpix.checkpoints.load import LoadedCheckpoint, load
+from latpix.checkpoints.load import LoadedCheckpoint, load, outline
 from latpix.checkpoints.registry import Checkpoint
 from latpix.colours import freedom_of, lock_colours
 from latpix.compiling import compile_blocks
@@ -31,6 +31,7 @@ from latpix.devices import (
     parse_bytes,
     pick_device,
     pick_dtype,
+    reserved_bytes,
     resident_bytes,
 )
 from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError
@@ -38,22 +39,19 @@ from latpix.files.latent_files import Latent
 from latpix.files.tiled_tiff import check_tiff_output, room_beside, save_tiff
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
-from latpix.network.model import build
-from latpix.network.precision import resting_dtypes
+from latpix.network.precision import QuantizedLinear, resting_dtypes
 from latpix.one_decode import OneDecode
 from latpix.per_picture import captions_of, seeds_of, sigmas_of
-from latpix.plan import PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
+from latpix.plan import LOADING_BYTES, PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
 from latpix.sampling.samplers import OnStep
 from latpix.sampling.schedules import Times, solver_times, student_times
 from latpix.team import Team
-from latpix.tiling import cut_tiles
+from latpix.tiling import count_tiles
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
 SCALES = (0.5, 16.0)
 PAGE = 4096  # bytes of a file that are read together
 LESS = 0.15  # of what a decode takes: the least that a way to go on must save
-
-T = TypeVar("T")
 
 
 class Decoder:
@@ -64,7 +62,7 @@ class Decoder:
         self.network = loaded.network
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
-        self.last_setting: Setting | None = None  # how the last decode was done
+        self.last_settings: tuple[Setting, ...] = ()  # how each picture of the last decode was painted
         # Set, every decode is shared among its processes, which all must call it with the same arguments; each gets the
         # picture, which is that of one process to rounding.
         self.team: Team | None = None
@@ -94,26 +92,27 @@ class Decoder:
         picked = pick_device(device)
         picked_dtype = pick_dtype(dtype, picked)
         loaded = load(checkpoint, like=like, device=picked, dtype=picked_dtype)
-        if not loaded.row.space:
-            raise CheckpointError(
-                f'"{loaded.row.name}" paints from text alone: it reads no latent, so it cannot decode one. '
-                "`latpix checkpoints list` shows the checkpoints that do."
-            )
-        if "fp8" in loaded.kinds and not has_fp8(picked):
-            raise OptionError(
-                f'"{loaded.path}" holds fp8 weights, which are for NVIDIA H100 and newer, and this is {picked}. '
-                "Quantize to int8, which is as small and more exact: latpix quantize CHECKPOINT -o FILE --to int8."
-            )
+        _check_decodes(loaded, picked)
         return cls(loaded, picked, picked_dtype)
 
     @classmethod
     def without_weights(
-        cls, row: Checkpoint, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+        cls,
+        checkpoint: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        like: str | None = None,
     ) -> Self:
-        """What a checkpoint can be asked before it is loaded: ``plan`` works, and refuses what ``decode`` would."""
+        """What a checkpoint can be asked before it is loaded: ``plan`` works, and refuses what ``decode`` would.
+
+        Arguments and errors are those of ``load``, but that a name of the registry need not be fetched.
+        """
         picked = pick_device(device)
-        network = build(row.network, device="meta")
-        return cls(LoadedCheckpoint(row, network, "", Path()), picked, pick_dtype(dtype, picked))
+        picked_dtype = pick_dtype(dtype, picked)
+        loaded = outline(checkpoint, like=like, dtype=picked_dtype)
+        _check_decodes(loaded, picked)
+        return cls(loaded, picked, picked_dtype)
 
     @property
     def space(self) -> LatentSpace:
@@ -187,9 +186,11 @@ class Decoder:
 
         Raises:
             LatentError: the latent is not one of the checkpoint's space.
-            OptionError, ScheduleError, CaptionError, MemoryLimitError: an argument outside what the checkpoint can do.
+            OptionError, ScheduleError, CaptionError: an argument outside what the checkpoint can do.
+            MemoryLimitError: nothing fits into ``memory_limit``, or memory ran out a second time.
 
         Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once.
+        ``last_settings`` tells how each picture was painted.
         """
         story = self._story(latent)
         batch, _, h, w = story.tensor.shape
@@ -207,9 +208,11 @@ class Decoder:
         )
         count = len(ones[0].times) - 1
         job = self._job(h, w, batch=batch, steps=count, target=target)
-        first = self.last_setting = self._begin(job, tile, memory_limit)
+        first = self._begin(job, tile, memory_limit)
+        pictures: Tensor | None = None
 
-        def picture(k: int, setting: Setting) -> Tensor:
+        def paint(k: int, setting: Setting) -> None:
+            nonlocal pictures
             one, report = replace(ones[k], pieces=setting.pieces), _count_on(on_step, k * count, batch * count)
             whole = setting.tile >= max(one.latent.shape[2:])
             painted = one.whole(report).clamp(-1, 1) if whole else one.tiled(setting.tile, report).whole().clamp_(-1, 1)
@@ -218,15 +221,14 @@ class Decoder:
             if colour_lock is not False:
                 held = one.base_at_native_size()[..., :rows, :columns] if reference is None else reference[k : k + 1]
                 painted = lock_colours(painted, held.to(painted), scale=factor)
-            return _resampled(painted, target)
+            painted = _resampled(painted, target).contiguous()
+            if pictures is None:
+                pictures = painted if batch == 1 else painted.new_empty(batch, *painted.shape[1:])
+            if batch > 1:
+                pictures[k] = painted[0]
 
-        pictures: Tensor | None = None
         for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
-            one = self._with_enough_memory(partial(picture, k), job, tile, first)
-            if batch == 1:
-                return one.contiguous()
-            pictures = one.new_empty(batch, *one.shape[1:]) if pictures is None else pictures
-            pictures[k] = one[0]
+            self._with_enough_memory(partial(paint, k), job, tile, first)
         assert pictures is not None
         return pictures
 
@@ -266,6 +268,8 @@ class Decoder:
         Raises:
             OutputError: the file cannot be written.
             LatentError, OptionError, ScheduleError, CaptionError, MemoryLimitError: as of ``decode``.
+
+        Where memory runs out all the same, the picture is painted anew in a way that takes less, as by ``decode``.
         """
         path, story = Path(path), self._story(latent)
         check_tiff_output(path, overwrite=overwrite)
@@ -281,7 +285,7 @@ class Decoder:
         )
         height, width = (side * self.checkpoint.scale for side in self._native_size(story))
         job = self._job(*story.tensor.shape[2:], batch=1, steps=len(one.times) - 1, target=None, in_files=True)
-        first = self.last_setting = self._begin(job, tile, memory_limit)
+        first = self._begin(job, tile, memory_limit)
 
         def paint(setting: Setting) -> None:
             with room_beside(path, one.bytes_in_files) as folder:
@@ -303,22 +307,42 @@ class Decoder:
 
     def _begin(self, job: Job, tile: int | str, limit: str | int | None) -> Setting:
         """How to decode."""
+        self.last_settings = ()
         if self.device.type == "cpu":
             keep_little(frugal=limit is not None)
-        return self._choose(job, tile, limit, may_split=False)
+        return self._choose(job, tile, limit)
 
-    def _with_enough_memory(self, paint: Callable[[Setting], T], job: Job, tile: int | str, first: Setting) -> T:
-        """Paint in the last setting; where memory runs out in the ``first``, in one that takes less."""
-        assert self.last_setting is not None
+    def _with_enough_memory(self, paint: Callable[[Setting], None], job: Job, tile: int | str, first: Setting) -> None:
+        """Paint a picture as the one before it; where memory runs out in the ``first`` setting, in one that takes less.
+
+        Raises:
+            MemoryLimitError: it ran out again, or nothing takes less.
+        """
+        setting = self.last_settings[-1] if self.last_settings else first
         with sound(self.device, self.dtype, self.checkpoint.network.head_widths):
-            try:
-                return paint(self.last_setting)
-            except (RuntimeError, MemoryError) as error:
-                if self.last_setting is not first or not is_out_of_memory(error):
-                    raise
-            free_memory()  # not in the except clause: there the error holds what was alive when it was raised
-            self.last_setting = self._following(job, self.last_setting, tile)
-            return paint(self.last_setting)
+            if self._fits(paint, setting):
+                return
+            free_memory()
+            if setting is first and self._fits(paint, self._following(job, first, tile)):
+                return
+        free_memory()
+        raise MemoryLimitError(
+            f"the device {self.device} ran out of memory again, in a decode that takes less: set a memory limit below "
+            "what is free there, take a smaller tile, or decode a smaller latent."
+        )
+
+    def _fits(self, paint: Callable[[Setting], None], setting: Setting) -> bool:
+        """Paint, and whether memory was enough; what was alive when it was not is gone."""
+        before = self.last_settings
+        self.last_settings = (*before, setting)  # a file's metadata, written while it is painted, tell it
+        try:
+            paint(setting)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.team is not None:  # the others would wait for this process
+                raise
+            self.last_settings = before
+            return False
+        return True
 
     def _ones(
         self,
@@ -370,29 +394,43 @@ class Decoder:
         scale: float | None = None,
         size: tuple[int, int] | None = None,
         in_files: bool = False,
+        one_by_one: bool = False,
     ) -> Plan:
         """What decoding ``batch`` latents of ``height`` x ``width`` cells will cost, without running it.
 
-        ``in_files``: by ``decode_to_tiff``. Other arguments as of ``decode``. The peak counts what the process holds
-        already (on a CPU), all pictures of the batch, and resampling.
+        The peak counts what the process holds already, or on an accelerator what is reserved there; all pictures of the
+        batch, which ``decode`` gives together; and resampling.
+
+        Args:
+            height, width: in latent cells.
+            batch: latents handed over together.
+            in_files: by ``decode_to_tiff``.
+            one_by_one: pictures that do not fit together may be handed over one after another, as
+                ``latpix decode --batch`` does.
+            steps, tile, memory_limit, scale, size: as of ``decode``.
 
         Raises:
-            MemoryLimitError: nothing fits into ``memory_limit``; the message names the smallest that would do.
+            OptionError: a size or a batch below 1; others as of ``decode``.
+            MemoryLimitError: nothing fits into ``memory_limit``; the message names one that would do.
         """
+        for name, number in (("height", height), ("width", width), ("batch", batch)):
+            if number < 1:
+                raise OptionError(f"{name} is {number}; expected 1 or more.")
         h, w = max(height, LEAST_CELLS), max(width, LEAST_CELLS)
         cell, costs = self.space.downsample * self.checkpoint.scale, self._costs(frugal=memory_limit is not None)
         native = Latent(tensor=torch.empty(1, 1, height, width, device="meta"), space=self.checkpoint.space)
         target = self._target(native, scale, size)
-        job = self._job(h, w, batch=batch, steps=len(self._times(steps, h, w)) - 1, target=target, in_files=in_files)
-        setting = self._choose(job, tile, memory_limit, may_split=True)
-        operations = batch * costs.operations(h, w, setting.tile, job.steps)
+        count, together = len(self._times(steps, h, w)) - 1, 1 if in_files else batch
+        job = self._job(h, w, batch=together, steps=count, target=target, in_files=in_files)
+        setting = self._choose(job, tile, memory_limit, may_split=one_by_one)
+        operations = batch * costs.operations(job, setting)
         return Plan(
             height=height * cell if target is None else target[0],
             width=width * cell if target is None else target[1],
             peak_bytes=costs.peak_bytes(job, setting),
             seconds=operations / operations_per_second(self.device, self.dtype),
             setting=setting,
-            tiles=len(cut_tiles(h, w, setting.tile)),
+            tiles=count_tiles(h, w, setting.tile),
         )
 
     def _one(
@@ -478,19 +516,23 @@ class Decoder:
             on_cpu=self.device.type == "cpu",
             guided=self.checkpoint.guided,
             frugal=frugal,
+            quantized=any(isinstance(module, QuantizedLinear) for module in self.network.modules()),
         )
 
     def _held(self) -> int:
-        """Bytes that are there before a decode: weights, and on a CPU what else the process holds."""
+        """Bytes that are there before a decode: weights, and what else the process holds or has reserved."""
         resting = resting_dtypes(self.network, self.dtype)
         weights = sum(p.numel() * resting[name].itemsize for name, p in self.network.named_parameters())
-        if self.device.type != "cpu":
-            return weights
         here = not any(p.is_meta for p in self.network.parameters())
+        if self.device.type != "cpu":
+            reserved = reserved_bytes(self.device)
+            return max(weights, reserved) if here else weights + reserved
         for p in self.network.parameters() if here else ():
             p.flatten()[:: PAGE // p.element_size()].sum()  # a mapped file's pages count once they were read
         resident = resident_bytes()
-        return resident if here and resident else weights + (resident or PROCESS_BYTES)
+        if here and resident:
+            return resident
+        return weights + (resident + LOADING_BYTES if resident else PROCESS_BYTES)
 
     def _job(
         self, h: int, w: int, *, batch: int, steps: int, target: tuple[int, int] | None, in_files: bool = False
@@ -508,7 +550,7 @@ class Decoder:
             in_files=in_files,
         )
 
-    def _choose(self, job: Job, tile: int | str, limit: str | int | None, *, may_split: bool) -> Setting:
+    def _choose(self, job: Job, tile: int | str, limit: str | int | None, *, may_split: bool = False) -> Setting:
         """The quickest way that fits the limit; ``may_split``: pictures of a batch may be handed over one by one."""
         bytes_limit, side = None if limit is None else parse_bytes(limit), self._side(job, tile)
         if bytes_limit is None:
@@ -516,13 +558,11 @@ class Decoder:
         costs = self._costs(frugal=True)
         try:
             return costs.choose(job, bytes_limit, tile=side, may_split=may_split)
-        except MemoryLimitError:
+        except MemoryLimitError as refusal:
             if side is None:
                 raise
             costs.choose(job, bytes_limit, may_split=may_split)  # says what would fit, if nothing does
-            raise OptionError(
-                f'tile {tile} does not fit into {limit}; leave tile at "auto" to have one chosen that does.'
-            ) from None
+            raise MemoryLimitError(f'{refusal} Or leave tile at "auto": then one is chosen that fits.') from None
 
     def _following(self, job: Job, failed: Setting, tile: int | str) -> Setting:
         """The next way that takes a good deal less memory than one that ran out of it, with a word on it.
@@ -532,7 +572,7 @@ class Decoder:
         """
         costs = self._costs()
         took = costs.peak_bytes(job, failed)
-        peaks = {s: costs.peak_bytes(job, s) for s in costs.settings(job, tile=self._side(job, tile), may_split=False)}
+        peaks = {s: costs.peak_bytes(job, s) for s in costs.settings(job, tile=self._side(job, tile))}
         less = {setting: peak for setting, peak in peaks.items() if peak < took}
         if not less:
             raise MemoryLimitError(
@@ -542,7 +582,7 @@ class Decoder:
         most = took - LESS * (took - costs.held)
         chosen = next((setting for setting, peak in less.items() if peak <= most), min(less, key=less.__getitem__))
         warnings.warn(
-            f"the device {self.device} ran out of memory; going on with {', '.join(chosen.levers)}.",
+            f"the device {self.device} ran out of memory; going on with {', '.join(map(str, chosen.levers))}.",
             MemoryWarning,
             stacklevel=3,
         )
@@ -594,6 +634,20 @@ def check_colour_lock(row: Checkpoint) -> None:
         raise OptionError(
             f'"{row.name}" has no base decoder to hold its colours to: give the codec\'s decode '
             "(colour_lock=pixels in Python), or enlarge a picture (latpix upscale --colour-lock)."
+        )
+
+
+def _check_decodes(loaded: LoadedCheckpoint, device: torch.device) -> None:
+    """It reads latents, and the device can compute with its weights."""
+    if not loaded.row.space:
+        raise CheckpointError(
+            f'"{loaded.row.name}" paints from text alone: it reads no latent, so it cannot decode one. '
+            "`latpix checkpoints list` shows the checkpoints that do."
+        )
+    if "fp8" in loaded.kinds and not has_fp8(device):
+        raise OptionError(
+            f'"{loaded.path}" holds fp8 weights, which are for NVIDIA H100 and newer, and this is {device}. '
+            "Quantize to int8, which is as small and more exact: latpix quantize CHECKPOINT -o FILE --to int8."
         )
 
 

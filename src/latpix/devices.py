@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import sys
 from pathlib import Path
 
@@ -99,6 +100,14 @@ def resident_bytes() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
 
 
+def reserved_bytes(device: torch.device) -> int:
+    """What this process's allocator has reserved on an accelerator, after what is free of it is given back."""
+    free_memory()
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    return int(getattr(torch, device.type).memory_reserved(device))
+
+
 def _glibc() -> ctypes.CDLL | None:
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     return libc if hasattr(libc, "gnu_get_libc_version") else None
@@ -108,7 +117,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device had too little memory; a CPU's allocator has no class of its own for that."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    words = ("out of memory", "can't allocate memory", "not enough memory")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(one in str(error) for one in words)
 
 
@@ -120,9 +129,9 @@ def parse_bytes(text: str | int) -> int:
     """
     try:
         digits = str(text).strip().rstrip("BKMGIbkmgi ")
-        size = int(float(digits) * UNITS[str(text).strip()[len(digits) :].strip().upper()])
-    except (KeyError, ValueError):
-        size = 0
-    if size <= 0:
+        size = float(digits) * UNITS[str(text).strip()[len(digits) :].strip().upper()]
+    except (KeyError, ValueError, OverflowError):
+        size = 0.0
+    if not (math.isfinite(size) and size >= 1):
         raise OptionError(f'"{text}" is not a memory size; write it like 1.5GiB or 900MB.')
-    return size
+    return int(size)

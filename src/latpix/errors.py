@@ -9,7 +9,7 @@
     ├── ScheduleError       times that do not fall to zero, more steps than a schedule has
     ├── OptionError         an option's value outside what the checkpoint or the device can do
     ├── OutputError         a result that cannot be written
-    ├── MemoryLimitError    a memory limit that nothing fits into
+    ├── MemoryLimitError    a memory limit that nothing fits into, or memory that ran out twice
     ├── MissingExtraError   an optional library that is not installed
     ├── DownloadError       a file that the hub did not give
     ├── ManifestError       a line of a manifest that cannot be used
@@ -61,7 +61,7 @@ class OutputError(LatpixError):
 
 
 class MemoryLimitError(LatpixError):
-    """Nothing fits into the memory limit, not even the smallest tile."""
+    """Nothing fits into the memory limit, not even the smallest tile; or memory ran out, and again with less."""
 
 
 class MissingExtraError(LatpixError):

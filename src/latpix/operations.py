@@ -1,14 +1,16 @@
 """Operations of a network call, counted: a multiply-add is two, everything but matrix products is left out.
 
 They are those of the plain algorithm, in which every call computes everything anew, so that work which is skipped shows
-as a higher rate. Exact: torch's counter gives the same integers (tests/test_operations.py). Not in it: the base decoder
-and training's RGB head.
+as a higher rate; a base decoder's picture, painted once in a decode, is apart. Exact: torch's counter gives the same
+integers (tests/test_operations.py). Not in it: training's RGB head.
 Letters: n patches, l caption tokens, d width, e pixel width, p pixels of a patch, a pixel attention width, g latent
 width.
 """
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
+from latpix.network.base_decoder import EXPANSION, TOLD_WIDTH
 from latpix.network.config import NetworkConfig
 from latpix.network.latent_projection import patches_per_cell
 from latpix.network.layers import TIMESTEP_WIDTH
@@ -72,6 +74,31 @@ def call_operations(config: NetworkConfig, rows: int, columns: int, *, caption_t
         pixel_mlp=config.pixel_depth * 16 * n * p * e**2,
         caption_embedding=2 * l * config.caption_width * d,
         rest=2 * n * p * (3 * d + 2 * 3 * e) + 2 * d * (TIMESTEP_WIDTH + d) + streams * config.depth * 12 * d**2,
+    )
+
+
+def base_operations(config: NetworkConfig, height: int, width: int, *, finer: int | None = None) -> int:
+    """Operations of a base decoder's picture; 0 for networks without.
+
+    Args:
+        config: of the network.
+        height, width: of the latent, in cells.
+        finer: cells whose finer levels are painted, those counted twice that are painted twice; default each once.
+    """
+    if not config.base_widths:
+        return 0
+    widths, levels = config.base_widths, list(zip(config.base_widths, config.base_blocks, strict=True))
+    per_place = [36 * blocks * d**2 for d, blocks in levels]
+    per_place[0] += 18 * (config.latent_channels // config.latent_unpatchify**2) * widths[0]  # enter
+    per_place[0] += 4 * config.base_blocks[0] * EXPANSION * widths[0] ** 2  # side branches
+    for level, (coarse, fine) in enumerate(pairwise(widths), start=1):
+        per_place[level] += 2 * coarse * fine  # up
+    per_place[-1] += 18 * widths[-1] * 3 * (1 + config.scale**2)  # native picture and detail
+    told = 2 * TOLD_WIDTH * (1 + 2 * widths[0] + sum(2 * d * blocks for d, blocks in levels))
+    cells = height * width
+    return told + sum(
+        per * (cells if level == 0 or finer is None else finer) * (config.latent_unpatchify << level) ** 2
+        for level, per in enumerate(per_place)
     )
 
 

@@ -1,7 +1,7 @@
 """What a decode will cost, without running it: an analytic model of peak memory and time, and what is done to fit.
 
-Operations are counted as in the network's own linears, convolutions and attentions; memory as the tensors that live
-together in each of a decode's stages. Levers are pulled in a fixed order, those that leave the picture as it is first:
+Operations are those of ``latpix.operations``, less what a decode does once; memory is that of the tensors that live
+together in each of its stages. Levers are pulled in a fixed order, those that leave the picture as it is first:
 smaller pieces, pictures one at a time, latent features made again at every step, tiles.
 Letters: n patches of a tile, d patch width, e pixel width, a pixel attention width, g latent width, s bytes of a
 weight.
@@ -10,7 +10,6 @@ weight.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 
@@ -20,11 +19,15 @@ from latpix.network.base_decoder import BAND, EXPANSION, reach_of
 from latpix.network.config import NetworkConfig
 from latpix.network.model import default_pieces
 from latpix.network.pieces import Pieces
-from latpix.tiling import BLOCK, PIECE, cut_tiles, overlap_of
+from latpix.network.precision import WIDENED
+from latpix.operations import Operations, base_operations, call_operations
+from latpix.tiling import BLOCK, PIECE, count_tiles, overlap_of
 
 LEAST_TILE = 8  # latent cells a side
 SMALL_TOKENS, SMALL_SHARE = 512, 4  # of the pieces under a limit; the pixel path's shrink by a factor
 PROCESS_BYTES = 420 * 2**20  # of an interpreter with torch loaded, on a CPU that does not tell
+LOADING_BYTES = 12 * 2**20  # that reading a latent, loading weights and saving a picture bring, beside all these
+ROOM = 0.02  # of a limit that is named: no two processes hold the same before a decode
 SLACK = 0.03  # of what is computed: libraries' workspaces
 AROUND = "another picture: what is outside a tile is not seen"
 HOLES = 0.45  # on a CPU: freed blocks that the C library keeps, of what is computed
@@ -45,13 +48,28 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Lever:
+    """Something that is done to take less memory."""
+
+    what: str
+    cost: str
+    cuts: bool = False  # into tiles, which makes another picture
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.cost})"
+
+
+ONE_AT_A_TIME = Lever("one picture at a time", "the same pictures")
+
+
+@dataclass(frozen=True)
 class Setting:
     """How a decode is done."""
 
     tile: int  # side of a tile in latent cells
     pieces: Pieces
     batch: int  # pictures handed over together
-    levers: tuple[str, ...] = ()  # pulled to come here, in order, each with its cost
+    levers: tuple[Lever, ...] = ()  # pulled to come here, in order
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,7 @@ class Plan:
 
     height: int  # of a picture, in pixels
     width: int
-    peak_bytes: int  # on a CPU the whole process, on an accelerator what is allocated
+    peak_bytes: int  # on a CPU the whole process, on an accelerator what the allocator reserves
     seconds: float
     setting: Setting
     tiles: int
@@ -68,7 +86,7 @@ class Plan:
     @property
     def levers(self) -> tuple[str, ...]:
         """What was done to fit the memory limit, in order, each with its cost."""
-        return self.setting.levers
+        return tuple(map(str, self.setting.levers))
 
     @property
     def tile(self) -> int:
@@ -81,11 +99,12 @@ class CostModel:
     """Costs of one checkpoint on one device."""
 
     config: NetworkConfig
-    held: int  # bytes before the decode: weights, and on a CPU all else in the process
+    held: int  # bytes before the decode: weights, and all else in the process or on the accelerator
     dtype: torch.dtype
     on_cpu: bool
     guided: bool = False  # two conditions, one of them of the null caption
     frugal: bool = False  # there is a limit: freed blocks are given back
+    quantized: bool = False  # weights of the blocks rest in eight bits, and are widened while they are used
 
     @property
     def _cell(self) -> int:
@@ -108,7 +127,8 @@ class CostModel:
 
     def _process_bytes(self, work: int) -> int:
         """Of all that is held while so much is computed."""
-        holes = min(round(HOLES * work), MOST_HOLES_FRUGALLY if self.frugal else MOST_HOLES)
+        share = 1 if self.quantized else HOLES  # widened weights come and go
+        holes = min(round(share * work), MOST_HOLES_FRUGALLY if self.frugal else MOST_HOLES)
         return self.held + round((1 + SLACK) * work) + (holes if self.on_cpu else 0)
 
     def _stages(self, job: Job, setting: Setting) -> Iterator[int]:
@@ -188,22 +208,26 @@ class CostModel:
     def _call_bytes(self, n: int, pieces: Pieces) -> Iterator[int]:
         """Of each stage of a network call, the state and the condition apart."""
         c, s = self.config, self.dtype.itemsize
+        wide = s * self.quantized  # of a weight that is widened, some rows at a time in float32
+        rows = 2 * 4 * WIDENED * c.width * self.quantized
         d, a, area, area_e = c.width, c.pixel_attention_width, c.patch_size**2, c.patch_size**2 * c.pixel_width
         text = c.caption_length if c.caption_width else 0
         tokens, patches = min(pieces.tokens, n), min(pieces.patches, n)
         caption = 3 * 4 * d * text
         stream, joint, attended = 4 * d * n + caption, 3 * s * d * (n + text), s * d * (n + text)
         yield stream + 12 * area * n + 6 * area * n  # to patches
-        yield stream + joint + tokens * (3 * s * d + 18 * d)
+        yield stream + joint + tokens * (3 * s * d + 18 * d) + 3 * wide * d**2
         yield stream + joint + attended
-        yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width)
+        yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width) + wide * d * c.mlp_width
         pixels = (4 * area_e + 4 * d) * n
         pack = 2 if s == 2 and self.on_cpu else 1  # a product in bfloat16 copies its weight into another order
+        yield pixels + rows + (6 + 2) * area_e * d * wide  # modulators are copied from the widened weight
         yield pixels + 3 * s * a * n + patches * area_e * (2 * s + 12 + s) + 2 * area_e * d * s * pack
         yield pixels + 4 * s * a * n
         part = area_e * min(pieces.pixels, area) // area
         weights = 4 * s * d * (area_e + part * (pack - 1))
-        yield pixels + s * a * n + patches * (s * area_e + part * (13 * s + 8)) + weights
+        yield pixels + s * a * n + rows + (6 + 4) * area_e * d * wide
+        yield pixels + s * a * n + patches * (s * area_e + part * (13 * s + 8)) + weights + area_e * a * wide
         yield pixels + 2 * 12 * area * n
 
     def _base_bytes(self, height: int, width: int) -> int:
@@ -223,120 +247,118 @@ class CostModel:
         area = cells * c.latent_downsample**2  # native pixels
         return area * (c.base_widths[-1] * (4 * self.dtype.itemsize + 4) + 2 * 3 * c.scale**2 * 4)
 
-    def operations(self, height: int, width: int, tile: int, steps: int) -> float:
-        """Multiply-adds, counted twice, of one decode."""
-        c = self.config
-        per_cell = (c.latent_downsample * c.scale // c.patch_size) ** 2
-        stacks = (1 + 2 * bool(c.image_channels)) * 2 * c.latent_depth + 4
-        total = 0.0
-        for t in cut_tiles(height, width, tile):
-            n = t.height * t.width * per_cell
-            seen = n if c.attention_window is None else c.attention_window**2
-            text = c.caption_length if c.caption_width else 0
-            linear = (n + text) * (4 * c.width**2 + 3 * c.width * c.mlp_width)
-            block = 2 * linear + 4 * (n + text) * (seen + text) * c.width
-            area = c.patch_size**2 * c.pixel_width
-            attention = 8 * c.pixel_attention_width**2 + 4 * seen * c.pixel_attention_width
-            pixel = n * (2 * 6 * area * c.width + 4 * area * c.pixel_attention_width + attention)
-            pixel += n * 16 * area * c.pixel_width
-            total += steps * (c.depth * block + c.pixel_depth * pixel)
-        latent = 18 * height * width * per_cell * c.latent_width**2 * stacks
-        return total + latent + self._base_operations(height, width)
+    def operations(self, job: Job, setting: Setting) -> int:
+        """Multiply-adds, counted twice, of one picture's decode."""
+        c, passes = self.config, 1 + self.guided
 
-    def _base_operations(self, height: int, width: int) -> float:
-        """The coarse level is painted at once, the finer ones in bands, some rows of which are painted twice."""
-        c = self.config
-        if not c.base_widths:
-            return 0.0
-        reach = reach_of(c)
-        rows = sum(min(top + BAND + reach, height) - max(top - reach, 0) for top in range(0, height, BAND))
-        per_place = [36 * blocks * d**2 for d, blocks in zip(c.base_widths, c.base_blocks, strict=True)]
-        per_place[0] += 18 * (c.latent_channels // c.latent_unpatchify**2) * c.base_widths[0]  # enter
-        for level, (coarse, fine) in enumerate(pairwise(c.base_widths), start=1):
-            per_place[level] += 2 * coarse * fine  # up
-        per_place[0] += 4 * c.base_blocks[0] * EXPANSION * c.base_widths[0] ** 2  # side branches
-        per_place[-1] += 18 * c.base_widths[-1] * 3 * (1 + c.scale**2)  # native picture and detail
-        return float(
-            sum(
-                per * (rows if level else height) * width * (c.latent_unpatchify * 2**level) ** 2
-                for level, per in enumerate(per_place)
-            )
-        )
+        def call(side: int) -> Operations:
+            return call_operations(c, *(min(side, own) * self._cell // c.patch_size for own in (job.height, job.width)))
 
-    def settings(self, job: Job, *, tile: int | None = None, may_split: bool = True) -> Iterator[Setting]:
+        part = call(setting.tile)
+        tiles = count_tiles(job.height, job.width, setting.tile)
+        painted = base_operations(c, job.height, job.width, finer=self._finer_cells(job))
+        if tiles > 1 or job.in_files:  # at every step tiles are told all anew but the projection
+            stack = call(max(job.height, job.width)).latent_stack
+            return painted + stack + passes * tiles * job.steps * (part.total - part.latent_stack)
+        once = part.once - (0 if setting.pieces.keep_features else part.heads)
+        return painted + passes * (job.steps * (part.total - once) + once)
+
+    def _finer_cells(self, job: Job) -> int:
+        """Of the base picture, whose finer levels are painted in bands of rows, or into a file in blocks; what is seen
+        of neighbours is painted again."""
+        reach = reach_of(self.config) if self.config.base_widths else 0
+
+        def with_neighbours(length: int, size: int) -> int:
+            return sum(min(at + size + reach, length) - max(at - reach, 0) for at in range(0, length, size))
+
+        if job.in_files:
+            return with_neighbours(job.height, BLOCK) * with_neighbours(job.width, BLOCK)
+        return with_neighbours(job.height, BAND) * job.width
+
+    def settings(self, job: Job, *, tile: int | None = None, may_split: bool = False) -> Iterator[Setting]:
         """Ways to decode, the quickest first, each taking less memory than the one before.
 
-        ``tile`` fixes the side of tiles; without ``may_split`` the pictures of a batch stay together.
+        ``tile`` fixes the side of tiles; with ``may_split`` the pictures of a batch may be handed over one by one.
         """
         whole = max(job.height, job.width)
         side = min(tile or job.largest or whole, whole)
-        first: tuple[str, ...] = ()
+        first: tuple[Lever, ...] = ()
         if tile is None and side < whole:
-            first = (f"{self._tiles(job, side)} ({AROUND}; none larger was trained on)",)
+            first = (Lever(_tiles(job, side), f"{AROUND}; none larger was trained on", cuts=True),)
         # A tile's features last for one call: there is nothing to keep.
         usual = replace(default_pieces(self.config), keep_features=side == whole)
         small = replace(usual, tokens=SMALL_TOKENS, patches=usual.patches // SMALL_SHARE)
         last = Setting(side, usual, job.batch, first)
         yield last
-        last = Setting(
-            side,
-            small,
-            job.batch,
-            (
-                *first,
-                f"pieces of {small.tokens} tokens and {small.patches} patches (weights "
-                "are read more often; the same picture)",
-            ),
+        lever = Lever(
+            f"pieces of {small.tokens} tokens and {small.patches} patches",
+            "weights are read more often; the same picture",
         )
+        last = Setting(side, small, job.batch, (*first, lever))
         yield last
         if job.batch > 1 and may_split:
-            last = replace(last, batch=1, levers=(*last.levers, "one picture at a time (the same pictures)"))
+            last = replace(last, batch=1, levers=(*last.levers, ONE_AT_A_TIME))
             yield last
+        at_once = self.operations(job, Setting(whole, usual, 1))
         if side == whole:
-            again = replace(small, keep_features=False)
-            share = self._again(job) / self.operations(job.height, job.width, side, job.steps)
-            lever = f"latent features made again at every step (+{share:.1%} operations; the same picture)"
-            last = replace(last, pieces=again, levers=(*last.levers, lever))
+            last = replace(last, pieces=replace(small, keep_features=False))
+            share = self.operations(job, last) / at_once - 1
+            cost = f"+{share:.1%} operations; the same picture"
+            last = replace(last, levers=(*last.levers, Lever("latent features made again at every step", cost)))
             yield last
         if tile is not None:
             return
         exact, least = last.levers[len(first) :], self.peak_bytes(job, last)
-        at_once = self.operations(job.height, job.width, whole, job.steps)
         for smaller in range(side - 1, LEAST_TILE - 1, -1):
             last = replace(last, tile=smaller)
             peak = self.peak_bytes(job, last)
             if peak >= least:  # more tiles than before may hold more together than each saves
                 continue
             least = peak
-            more = self.operations(job.height, job.width, smaller, job.steps) / at_once - 1
-            lever = f"{self._tiles(job, smaller)} ({more:+.0%} operations; {AROUND})"
-            yield replace(last, levers=(*exact, lever))
+            cost = f"{self.operations(job, last) / at_once - 1:+.0%} operations; {AROUND}"
+            yield replace(last, levers=(*exact, Lever(_tiles(job, smaller), cost, cuts=True)))
 
-    def _tiles(self, job: Job, side: int) -> str:
-        count = len(cut_tiles(job.height, job.width, side))
-        return f"{count} tiles of {side} latent cells a side, {overlap_of(side)} shared"
-
-    def _again(self, job: Job) -> float:
-        """Operations of making latent features in every step but the first."""
-        c, n = self.config, self._patches(job.height, job.width)
-        return 2.0 * (job.steps - 1) * n * c.latent_width * c.width * (c.latent_outputs + c.pixel_gate)
-
-    def choose(self, job: Job, limit: int, *, tile: int | None = None, may_split: bool = True) -> Setting:
+    def choose(self, job: Job, limit: int, *, tile: int | None = None, may_split: bool = False) -> Setting:
         """The quickest setting that keeps to ``limit`` bytes; other arguments as of ``settings``.
 
         Raises:
-            MemoryLimitError: none does; the message names the smallest limit that one would keep to.
+            MemoryLimitError: none does; the message names a limit that one would keep to.
         """
-        peaks = []
         for setting in self.settings(job, tile=tile, may_split=may_split):
-            peaks.append(self.peak_bytes(job, setting))
-            if peaks[-1] <= limit:
-                return setting
+            if self.peak_bytes(job, setting) <= limit:
+                break
+        else:
+            raise MemoryLimitError(self._refusal(job, limit, tile, may_split=may_split))
+        if setting.batch == job.batch:
+            return setting
+        alone = self.choose(replace(job, batch=1), limit, tile=tile)  # perhaps in larger pieces
+        return replace(alone, levers=(ONE_AT_A_TIME, *alone.levers))
+
+    def _refusal(self, job: Job, limit: int, tile: int | None, *, may_split: bool) -> str:
+        """Why a limit is refused, and what would do."""
+
+        def least(job: Job) -> int:
+            peaks = (self.peak_bytes(job, setting) for setting in self.settings(job, tile=tile, may_split=may_split))
+            return -(-round(min(peaks) * (1 + ROOM * self.on_cpu)) // 2**20)
+
         what = f"a latent of {job.height}x{job.width} cells" if job.batch == 1 else f"{job.batch} latents"
-        raise MemoryLimitError(
+        if tile is not None:
+            what += " whole" if tile >= max(job.height, job.width) else f" in tiles of {tile}"
+        fits, others = least(job), dict[str, int]()
+        if job.batch > 1 and not may_split:
+            others["one at a time"] = least(replace(job, batch=1))
+        if not job.in_files and job.output is None:
+            others["painted straight into a .tiff"] = least(replace(job, batch=1, in_files=True))
+        less = ", ".join(f"{way}: {size} MiB" for way, size in others.items() if size < fits)
+        return (
             f"a memory limit of {limit / 2**20:.0f} MiB is too small for {what}: the smallest that this decode fits "
-            f"into is {-(-min(peaks) // 2**20)} MiB. Raise the limit or decode a smaller latent."
+            f"into is {fits} MiB{f' ({less})' if less else ''}. Raise the limit or decode a smaller latent."
         )
+
+
+def _tiles(job: Job, side: int) -> str:
+    count = count_tiles(job.height, job.width, side)
+    return f"{count} tiles of {side} latent cells a side, {overlap_of(side)} shared"
 
 
 def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:

@@ -71,6 +71,11 @@ def cut_tiles(height: int, width: int, side: int) -> list[Tile]:
     return [Tile(y, x, min(side, height), min(side, width)) for y in rows for x in columns]
 
 
+def count_tiles(height: int, width: int, side: int) -> int:
+    """How many of them there are."""
+    return len(_spread(height, side)) * len(_spread(width, side))
+
+
 def _spread(length: int, side: int) -> list[int]:
     """Where tiles of ``side`` start so that they cover ``length`` and share at least ``overlap_of(side)`` cells."""
     if side >= length:

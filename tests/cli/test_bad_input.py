@@ -160,7 +160,7 @@ BAD_OPTIONS = {
     "steps": (("--steps", "5"), 1, "decodes in 1 to 4 steps"),
     "no steps": (("--steps", "0"), 1, "decodes in 1 to 4 steps"),
     "memory": (("--memory-limit", "10MB"), 1, "is too small for a latent"),
-    "memory size": (("--memory-limit", "much"), 1, '"much" is not a memory size'),
+    "memory size": (("--memory-limit", "much"), 2, '"much" is not a memory size'),
     "tile": (("--tile", "4"), 1, "at least 8 latent cells"),
     "tile word": (("--tile", "some"), 2, "none of auto, off"),
     "size": (("--size", "100"), 2, "is not a size"),

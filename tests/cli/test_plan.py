@@ -26,10 +26,10 @@ def test_a_latents_size_is_asked_for_in_cells(latpix):
 
 
 def least_limit(latpix, *words):
-    """The smallest limit that the refusal of a hopeless one names, and a little for what the process holds by then."""
+    """The limit that the refusal of a hopeless one names."""
     answer = latpix(*words, "--memory-limit", "10MB")
     assert answer.code == 1
-    return f"{int(answer.err.split('fits into is ')[1].split(' MiB')[0]) + 32}MiB"
+    return f"{answer.err.split('fits into is ')[1].split(' MiB')[0]}MiB"
 
 
 def test_a_limit_pulls_levers_and_the_plan_keeps_to_it(latpix):
@@ -52,6 +52,45 @@ def test_people_read_memory_time_and_each_lever_with_its_cost(latpix):
     assert "operations" in answer.out
 
 
+def test_a_tiff_is_planned_as_it_will_be_written(latpix):
+    words = ("plan", "--size", "2048x2048", "--tile", "16", "--json")
+    (held,), (same,) = latpix(*words).lines, latpix(*words, "--format", "tiff").lines
+    assert (held["in_files"], same["in_files"]) == (False, False)  # it fits: not through files
+    refusal = latpix(*words, "--memory-limit", "10MB").err
+    limit = f"{refusal.split('.tiff: ')[1].split(' MiB')[0]}MiB"
+    assert latpix(*words, "--memory-limit", limit).code == 1
+    (plan,) = latpix(*words, "--memory-limit", limit, "--format", "tiff").lines
+    assert plan["in_files"]
+    assert plan["peak_bytes"] < held["peak_bytes"]
+    (large,) = latpix("plan", "--size", "8192x8192", "--format", "tiff", "--json").lines
+    assert large["in_files"]  # from there on always
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--latent-size", "-3x4"), "is not a size"),
+        (("--size", "0x0"), "is not a size"),
+        (("--size", "-5x-5"), "is not a size"),
+        (("--size", "512x512", "--scale", "-4"), "is not a factor"),
+        (("--size", "512x512", "--scale", "nan"), "is not a factor"),
+        (("--size", "512x512", "--scale", "0"), "is not a factor"),
+        (("--size", "512x512", "--memory-limit", "inf"), "is not a memory size"),
+        (("--size", "512x512", "--memory-limit", "1e400GiB"), "is not a memory size"),
+        (("--size", "512x512", "--batch", "0"), "--batch"),
+    ],
+)
+def test_numbers_that_are_none_are_wrong_usage(latpix, words, told):
+    answer = latpix("plan", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert told in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_checkpoint_that_reads_no_latent_is_refused(refused):
+    assert "paints from text alone" in refused("plan", "--size", "512x512", "--checkpoint", "pixeldit-2kto4k")
+
+
 def test_what_fits_nowhere_is_refused_with_the_smallest_budget_that_would_do(latpix):
     words = ("plan", "--size", "512x512")
     assert latpix(*words, "--memory-limit", least_limit(latpix, *words)).code == 0
@@ -62,6 +101,33 @@ def test_one_size_is_asked_for(latpix, words):
     answer = latpix("plan", *words)
     assert answer.code == 2
     assert "--latent-size" in answer.err
+
+
+RUN = """
+import sys
+from latpix.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def alone(*words):
+    """A command in a process of its own."""
+    return subprocess.run([sys.executable, "-c", RUN, *words], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_the_limit_that_a_refusal_names_fits_in_the_next_process(tmp_path, monkeypatch):
+    """The one that a plan names, and the one that a decode names, which holds weights and a latent."""
+    monkeypatch.chdir(tmp_path)
+    write_latent(tmp_path / "a.safetensors", height=8, width=8)
+    how = ("--device", "cpu", "--dtype", "float32")
+    decode = ("decode", "a.safetensors", "-o", "a.png", "--steps", "1", "--overwrite", *how)
+    for asked in (("plan", "--size", "512x512", *how), decode):
+        refusal = alone(*asked, "--memory-limit", "10MB").stderr
+        limit = f"{refusal.split('fits into is ')[1].split(' MiB')[0]}MiB"
+        for again in (("plan", "--size", "512x512", *how), decode):
+            done = alone(*again, "--memory-limit", limit)
+            assert done.returncode == 0, (asked, again, done.stderr)
 
 
 DECODE = """

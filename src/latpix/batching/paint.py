@@ -5,7 +5,6 @@ job --load--> latent --(one task per output)--> stacked by shape --decode--> pix
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from latpix.batching.outputs import Job, Output, Result, Work, make_folder
 from latpix.batching.story import Origin, story_of
 from latpix.checkpoints.registry import Checkpoint
 from latpix.decoder import Decoder
-from latpix.devices import is_out_of_memory
-from latpix.errors import LatpixError, MemoryLimitError, OptionError, UsageError
+from latpix.errors import LatpixError, OptionError, UsageError
 from latpix.files.latent_files import Latent
 from latpix.files.picture_files import read_picture, save_picture
 from latpix.latents.noising import noise_latent
 from latpix.latents.spaces import LATENT_SPACES
+from latpix.plan import ONE_AT_A_TIME, Setting
 from latpix.sampling.noise import LATENT_DRAW, noise_field
 
 OnStep = Callable[[int, int], None]
@@ -193,6 +192,14 @@ class Painter:
             for task, latent in zip(tasks, latents, strict=True):
                 yield task.place, self._stream(task, latent)
             return
+        if self._outlook.splits(tasks[0].job, len(tasks)):
+            for task in tasks:
+                for place, row in self._make([task], start, strict=strict and task is tasks[0]):
+                    if isinstance(row, Result):
+                        row = replace(row, how=", ".join(filter(None, (ONE_AT_A_TIME.what, row.how))))
+                    yield place, row
+                start = time.perf_counter()
+            return
         try:
             pictures = self._decode(tasks, latents)
         except LatpixError as error:
@@ -205,53 +212,55 @@ class Painter:
             yield tasks[0].place, Failure(input=tasks[0].job.item.name, error=error)
             return
         seconds = (time.perf_counter() - start) / len(tasks)
-        for task, latent, pixels in zip(tasks, latents, pictures, strict=True):
-            yield task.place, self._save(task, latent, pixels, seconds)
+        settings = self.decoder.last_settings
+        for task, latent, pixels, setting in zip(tasks, latents, pictures, settings, strict=True):
+            yield task.place, self._save(task, latent, pixels, setting, seconds)
 
     def _decode(self, tasks: Sequence[Task], latents: Sequence[Latent]) -> Float[Tensor, "b 3 H W"]:
         colour_lock: bool | Tensor = self.painting.colour_lock
         if colour_lock and (colours := [self._loaded[id(task.job)].colours for task in tasks])[0] is not None:
             colour_lock = torch.cat([one for one in colours if one is not None])
-        with self._enough_memory():
-            return self.decoder.decode(
-                replace(latents[0], tensor=torch.cat([latent.tensor for latent in latents])),
-                latent_sigma=[latent.latent_sigma for latent in latents],
-                seed=[self._seed(task) for task in tasks],
-                scale=self.painting.scale,
-                size=self.painting.size,
-                colour_lock=colour_lock,
-                **self._common(tasks[0].job),
-            )
+        return self.decoder.decode(
+            replace(latents[0], tensor=torch.cat([latent.tensor for latent in latents])),
+            latent_sigma=[latent.latent_sigma for latent in latents],
+            seed=[self._seed(task) for task in tasks],
+            scale=self.painting.scale,
+            size=self.painting.size,
+            colour_lock=colour_lock,
+            **self._common(tasks[0].job),
+        )
 
     def _stream(self, task: Task, latent: Latent) -> Result | Failure:
         """Decode straight into the file."""
         start, loaded, path = time.perf_counter(), self._loaded[id(task.job)], task.output.path
 
         def told() -> tuple[dict[str, Any], Result]:
-            return self._told(task, latent, self._outlook.painted_size(task.job), in_files=True)
+            (setting,), size = self.decoder.last_settings, self._outlook.painted_size(task.job)
+            return self._told(task, latent, size, setting, in_files=True)
 
         try:
             if self._writes:
                 make_folder(path)
-            with self._enough_memory():
-                self.decoder.decode_to_tiff(
-                    latent,
-                    path,
-                    seed=self._seed(task),
-                    metadata=lambda: told()[0],
-                    icc_profile=loaded.icc_profile,
-                    overwrite=self.overwrite,
-                    **self._common(task.job),
-                )
+            self.decoder.decode_to_tiff(
+                latent,
+                path,
+                seed=self._seed(task),
+                metadata=lambda: told()[0],
+                icc_profile=loaded.icc_profile,
+                overwrite=self.overwrite,
+                **self._common(task.job),
+            )
         except LatpixError as error:
             return Failure(input=task.job.item.name, error=error)
         return replace(told()[1], seconds=time.perf_counter() - start)
 
-    def _save(self, task: Task, latent: Latent, pixels: Float[Tensor, "3 H W"], seconds: float) -> Result | Failure:
+    def _save(
+        self, task: Task, latent: Latent, pixels: Float[Tensor, "3 H W"], setting: Setting, seconds: float
+    ) -> Result | Failure:
         start, loaded, path = time.perf_counter(), self._loaded[id(task.job)], task.output.path
         height, width = pixels.shape[-2:]
         try:
-            story, result = self._told(task, latent, (height, width), in_files=False)
+            story, result = self._told(task, latent, (height, width), setting, in_files=False)
             if self._writes:
                 make_folder(path)
                 save_picture(pixels, path, metadata=story, icc_profile=loaded.icc_profile, overwrite=self.overwrite)
@@ -277,25 +286,12 @@ class Painter:
             "on_step": None if report is None else lambda step, steps, _x0: report(step, steps),
         }
 
-    @contextmanager
-    def _enough_memory(self) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.decoder.team is not None:  # the others would wait for this process
-                raise
-            raise MemoryLimitError(
-                f"the device {self.decoder.device} has too little memory for this, tried twice: set a memory limit, a "
-                "smaller tile, or a smaller batch."
-            ) from error
-
     def _told(
-        self, task: Task, latent: Latent, size: tuple[int, int], *, in_files: bool
+        self, task: Task, latent: Latent, size: tuple[int, int], setting: Setting, *, in_files: bool
     ) -> tuple[dict[str, Any], Result]:
-        """What a picture of ``size``, just painted, carries, and its row but for the seconds."""
+        """What a picture of ``size`` carries that was painted in ``setting``, and its row but for the seconds."""
         job, loaded, captions = task.job, self._loaded[id(task.job)], self.painting.captions
-        assert self.decoder.last_setting is not None
-        tile, seed = self.decoder.last_setting.tile, self._seed(task)
+        seed = self._seed(task)
         lock = None if not self.painting.colour_lock else "base decoder" if loaded.colours is None else "codec"
         story = story_of(
             self.decoder,
@@ -303,6 +299,7 @@ class Painter:
             loaded.origin,
             index=task.output.index,
             size=size,
+            tile=setting.tile,
             seed=seed,
             steps=self.painting.steps,
             caption=self._caption(job),
@@ -319,7 +316,7 @@ class Painter:
             seed=seed,
             latent_sigma=latent.latent_sigma,
             seconds=0.0,
-            how=self._outlook.how(job, tile, in_files=in_files),
+            how=self._outlook.how(job, setting, in_files=in_files),
         )
         return story, result
 
@@ -369,7 +366,7 @@ class Painter:
     def _expected(self, task: Task) -> Result | Failure:
         streams = self._outlook.streams(task.job, task.output)
         try:
-            plan = self._outlook.plan(task.job, in_files=streams)
+            plan = self._outlook.plan(self._outlook.cells(task.job), in_files=streams)
         except LatpixError as error:
             return Failure(input=task.job.item.name, error=error)
         height, width = self._outlook.size(task.job)
@@ -381,7 +378,7 @@ class Painter:
             seed=self._seed(task),
             latent_sigma=self._sigma(task),
             seconds=plan.seconds,
-            how=self._outlook.how(task.job, plan.tile, in_files=streams),
+            how=self._outlook.how(task.job, plan.setting, in_files=streams),
         )
 
 

@@ -13,7 +13,7 @@ from latpix.backbones.vae import Vae
 from latpix.batching.inputs import Kind
 from latpix.decoder import LEAST_CELLS, Decoder
 from latpix.files.latent_files import Latent
-from latpix.tiling import cut_tiles
+from latpix.tiling import count_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ def story_of(
     *,
     index: int,
     size: tuple[int, int],
+    tile: int,
     seed: int,
     steps: int | None,
     caption: str | None,
@@ -69,11 +70,12 @@ def story_of(
     """What a picture carries.
 
     Args:
-        decoder: that painted it, and nothing since.
+        decoder: that painted it.
         latent: that it was painted from, with the latent_sigma that was told.
         origin: of the latent.
         index: of the picture in its latent file.
         size: (height, width) of the picture.
+        tile: side of its tiles in latent cells.
         seed, steps, caption: of the decode; steps None is the checkpoint's own number.
         caption_embedding: how the caption was embedded, where the checkpoint reads it.
         in_files: whether it was painted by ``decode_to_tiff``.
@@ -81,7 +83,6 @@ def story_of(
         detail_map: the file of one.
     """
     height, width = size
-    tile = decoder.last_setting.tile if decoder.last_setting else max(latent.tensor.shape[-2:])
     rows, columns = (max(side, LEAST_CELLS) for side in latent.tensor.shape[-2:])
     native = latent.native_height or latent.tensor.shape[-2] * decoder.space.downsample
     return {
@@ -94,7 +95,7 @@ def story_of(
         "height": height,
         "width": width,
         "scale": height / native,
-        "tiles": len(cut_tiles(rows, columns, tile)),
+        "tiles": count_tiles(rows, columns, tile),
         "tile": tile,
         "in_files": in_files,
         "colour_lock": colour_lock,

@@ -3,12 +3,10 @@
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from statistics import median
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from latpix.benchmark import plain, plain_base, plain_sampling
 from latpix.benchmark.cases import Case, Given, decoder_of, inputs_of
@@ -17,8 +15,7 @@ from latpix.benchmark.traffic import Traffic
 from latpix.decoder import Decoder
 from latpix.errors import BenchmarkError
 from latpix.network.config import NetworkConfig
-from latpix.network.model import build
-from latpix.operations import call_operations
+from latpix.operations import base_operations, call_operations
 from latpix.sampling.noise import noise_field
 
 SEED = 0
@@ -252,15 +249,3 @@ def decode_operations(case: Case) -> int:
     rows, columns = case.height // config.patch_size, case.width // config.patch_size
     steps = case.steps if case.whole is None else case.row.sampling.steps
     return steps * call_operations(config, rows, columns).total + base_operations(config, *case.cells)
-
-
-@cache
-def base_operations(config: NetworkConfig, height: int, width: int) -> int:
-    """Of the base decoder's picture, painted at once; counted on tensors without data."""
-    if not config.base_widths:
-        return 0
-    parameters = dict(build(config, device="meta").named_parameters())
-    latent, sigma = (torch.empty(shape, device="meta") for shape in ((1, config.latent_channels, height, width), (1,)))
-    with FlopCounterMode(display=False) as counter:
-        plain_base.paint_base(config, parameters, latent, sigma)
-    return int(counter.get_total_flops())

@@ -16,18 +16,20 @@ import torch
 from torch import nn
 
 from latpix.checkpoints.load import LoadedCheckpoint
+from latpix.checkpoints.quantize import layers_of
 from latpix.checkpoints.registry import Checkpoint, find
 from latpix.decoder import Decoder
 from latpix.devices import resident_bytes
 from latpix.network.model import build
-from latpix.network.precision import resting_dtypes
+from latpix.network.precision import QuantizedLinear, resting_dtypes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A decode to measure."""
 
-    network: str = "stock"  # stock: full width, 2 patch blocks and 1 pixel block; v1.5: the same; tiny: flux2-tiny's
+    # stock: full width, 2 patch blocks and 1 pixel block; int8: that quantized; v1.5: the same; tiny: flux2-tiny's
+    network: str = "stock"
     height: int  # of the latent, in cells
     width: int
     batch: int = 1
@@ -52,7 +54,7 @@ def row_of(network: str) -> Checkpoint:
     """The registry row that a case is like."""
     if network == "tiny":
         return find("flux2-tiny")
-    row = find("flux2-2k" if network == "stock" else "flux2-2kto4k-v1.5")
+    row = find("flux2-2kto4k-v1.5" if network == "v1.5" else "flux2-2k")
     return replace(row, network=replace(row.network, depth=2, pixel_depth=1))
 
 
@@ -60,10 +62,16 @@ def random_decoder(case: Case) -> Decoder:
     """Random weights straight in the type that they rest in."""
     row, dtype = row_of(case.network), getattr(torch, case.dtype)
     network = build(row.network, device="meta")
+    for layer in layers_of(row) if case.network == "int8" else ():
+        linear = network.get_submodule(layer)
+        assert isinstance(linear, nn.Linear)
+        codes, scale = linear.weight.to(torch.int8), torch.empty(linear.out_features, device="meta")
+        network.set_submodule(layer, QuantizedLinear(codes, scale, linear.bias, dtype))
     for name, resting in resting_dtypes(network, dtype).items():
         module, _, leaf = name.rpartition(".")
         shape = network.get_parameter(name).shape
-        value = torch.empty(shape, dtype=resting).normal_(std=0.02)
+        value = torch.empty(shape, dtype=resting)
+        value = value.normal_(std=0.02) if resting.is_floating_point else value.random_(-127, 128)
         setattr(network.get_submodule(module), leaf, nn.Parameter(value, requires_grad=False))
     return Decoder(LoadedCheckpoint(row, network, "", Path()), torch.device("cpu"), dtype)
 

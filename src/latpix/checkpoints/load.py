@@ -124,6 +124,21 @@ def peek(checkpoint: str | Path, *, like: str | None = None) -> Checkpoint:
     return _row_of(read_weights(path), asked)
 
 
+def outline(checkpoint: str | Path, *, like: str | None = None, dtype: torch.dtype = torch.float32) -> LoadedCheckpoint:
+    """A checkpoint as ``load`` gives it, but on meta: no weight is read, and a registry name's file need not be here.
+
+    Raises:
+        CheckpointError: nothing of that name, a file that fits no row, or several and no ``like``.
+    """
+    if str(checkpoint) in CHECKPOINTS and not stored(find(str(checkpoint))).is_file():
+        row = peek(checkpoint, like=like)
+        return LoadedCheckpoint(row, build(row.network, device="meta"), "", Path())
+    path, asked = _locate(checkpoint, like)
+    file = read_weights(path)
+    row = _row_of(file, asked)
+    return LoadedCheckpoint(row, _assemble(file, row, "meta", dtype), "", path, file.kinds)
+
+
 def check_here(checkpoint: str | Path, *, like: str | None = None) -> None:
     """Raise where a checkpoint's weights are not on this machine; nothing is read.
 

@@ -111,10 +111,10 @@ def generate(
     check_stops(row, stops, steps=steps, height=height, width=width, max_latent_sigma=highest, model=model)
     asked = painting_of({**painting, "size": None})  # the native size is such that the scale alone gives it
     where = ranks.device(device)
-    if decodes is not None:
+    if name is not None:
         downsample = LATENT_SPACES[row.space].downsample
         options_of = {name: painting[name] for name in ("steps", "tile", "memory_limit")}
-        probe = Decoder.without_weights(decodes, device=where, dtype=dtype)
+        probe = Decoder.without_weights(name, like=like, device=where, dtype=dtype)
         probe.plan(height=height // downsample, width=width // downsample, **options_of)
         if painting["colour_lock"]:
             check_colour_lock(decodes)

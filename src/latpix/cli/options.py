@@ -17,12 +17,37 @@ FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 
 def size(text: str) -> tuple[int, int]:
-    """``WxH`` in pixels, as (height, width)."""
+    """``WxH``, each at least 1, as (height, width)."""
     try:
         width, height = (int(side) for side in text.lower().split("x"))
     except ValueError:
-        raise click.BadParameter(f'"{text}" is not a size; write it like 2048x1536 (width, then height).') from None
+        width, height = 0, 0
+    if min(width, height) < 1:
+        raise click.BadParameter(f'"{text}" is not a size; write it like 2048x1536 (width, then height).')
     return height, width
+
+
+def factor(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise click.BadParameter(f'"{text}" is not a factor to enlarge by; write it like 2.5.')
+    return number
+
+
+def memory(text: str) -> str:
+    """A number of bytes in words, checked."""
+    from latpix.devices import parse_bytes
+    from latpix.errors import OptionError
+
+    try:
+        parse_bytes(text)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from None
+    return text
 
 
 def sigmas(text: str) -> tuple[float, ...]:
@@ -157,6 +182,7 @@ existing = click.option(
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be made; make nothing.")
 memory_limit = click.option(
     "--memory-limit",
+    type=memory,
     metavar="6GiB",
     help="What does not fit is done in smaller pieces, then tiles, or refused; see `latpix plan`.",
 )
@@ -170,12 +196,15 @@ batch_option = click.option(
     metavar="N",
     help="Pictures of one shape handed over together; each is still painted alone.",
 )
+scale = click.option(
+    "--scale", type=factor, metavar="X", help="Output side / native side, if not the checkpoint's own."
+)
 painting = stacked(
     caption,
     embedded_caption,
     seed,
     click.option("--steps", type=int, metavar="N", help="Fewer are quicker and smoother; 1 to 4 for most."),
-    click.option("--scale", type=float, metavar="X", help="Output side / native side, if not the checkpoint's own."),
+    scale,
     click.option(
         "--size", type=size, metavar="WxH", help="Of the output, instead of --scale; the picture is stretched to it."
     ),

@@ -118,7 +118,7 @@ def _checked(name: str, like: str | None, painting: Painting, device: str, dtype
     captioned = painting.caption is not None or painting.caption_file is not None or painting.no_caption
     if row.network.caption_width and not captioned:
         raise no_caption(row)
-    Decoder.without_weights(row, device=device, dtype=dtype).plan(
+    Decoder.without_weights(name, like=like, device=device, dtype=dtype).plan(
         height=8, width=8, steps=painting.steps, tile=painting.tile, memory_limit=painting.memory_limit
     )
     return row
@@ -175,8 +175,7 @@ def _painted(
             ).cpu()
             seconds = time.perf_counter() - start
             cells: tuple[int, int] = (latent.tensor.shape[2], latent.tensor.shape[3])
-            assert decoder.last_setting is not None
-            side = decoder.last_setting.tile
+            side = decoder.last_settings[0].tile
             cell = reference.cell
             reference = Reference(**{**vars(reference), "seams": _seams(cells, side, cell, (height, width))})
             return Result(pixels=pixels, reference=reference, seconds=seconds, peak_bytes=_peak(decoder.device))

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+WIDENED = 2048  # rows of a quantized weight at a time
+
 
 class Linear(nn.Linear):
     """``torch.nn.Linear`` that computes in its weight's type."""
@@ -47,7 +49,11 @@ class QuantizedLinear(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
-        return self.codes.to(self.dtype).mul_(self.scale[:, None])
+        wide = torch.empty_like(self.codes, dtype=self.dtype)
+        for start in range(0, len(wide), WIDENED):  # a product of two types makes float32 copies of all that it reads
+            rows = slice(start, start + WIDENED)
+            wide[rows] = self.codes[rows].float() * self.scale[rows, None]
+        return wide
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         return F.linear(x.to(self.dtype), self.weight, self.bias)
