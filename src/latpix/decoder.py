@@ -33,9 +33,9 @@ from latpix.devices import (
     pick_dtype,
     resident_bytes,
 )
-from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError
+from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError, OutputError, TeamError
 from latpix.files.latent_files import Latent
-from latpix.files.tiled_tiff import check_tiff_output, room_beside, save_tiff
+from latpix.files.tiled_tiff import check_room, check_tiff_output, room_beside, save_tiff
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
 from latpix.network.model import build
@@ -45,7 +45,7 @@ from latpix.per_picture import captions_of, seeds_of, sigmas_of
 from latpix.plan import PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
 from latpix.sampling.samplers import OnStep
 from latpix.sampling.schedules import Times, solver_times, student_times
-from latpix.team import Team
+from latpix.team import Team, all_or_none
 from latpix.tiling import cut_tiles
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
@@ -65,8 +65,8 @@ class Decoder:
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
         self.last_setting: Setting | None = None  # how the last decode was done
-        # Set, every decode is shared among its processes, which all must call it with the same arguments; each gets the
-        # picture, which is that of one process to rounding.
+        # Set, every decode is shared among its processes, which all must call it with the same arguments, and ``plan``
+        # too; each gets the picture, which is that of one process to rounding.
         self.team: Team | None = None
 
     @classmethod
@@ -190,22 +190,26 @@ class Decoder:
             LatentError: the latent is not one of the checkpoint's space.
             OptionError, ScheduleError, CaptionError, MemoryLimitError: an argument outside what the checkpoint can do.
 
-        Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once.
+            TeamError: one of several processes that share the picture failed.
+
+        Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once, and
+        not by several processes, which would no longer do the same.
         """
-        story = self._story(latent)
-        batch, _, h, w = story.tensor.shape
-        target = self._target(story, scale, size)
-        reference = self._reference(colour_lock)
-        ones = self._ones(
-            story,
-            latent_sigma=latent_sigma,
-            caption=caption,
-            null_caption=null_caption,
-            caption_model=caption_model,
-            seed=seed,
-            steps=steps,
-            detail_map=detail_map,
-        )
+        with all_or_none(self.team):
+            story = self._story(latent)
+            batch, _, h, w = story.tensor.shape
+            target = self._target(story, scale, size)
+            reference = self._reference(colour_lock)
+            ones = self._ones(
+                story,
+                latent_sigma=latent_sigma,
+                caption=caption,
+                null_caption=null_caption,
+                caption_model=caption_model,
+                seed=seed,
+                steps=steps,
+                detail_map=detail_map,
+            )
         count = len(ones[0].times) - 1
         job = self._job(h, w, batch=batch, steps=count, target=target)
         first = self.last_setting = self._begin(job, tile, memory_limit)
@@ -270,24 +274,27 @@ class Decoder:
             OutputError: the file cannot be written.
             LatentError, OptionError, ScheduleError, CaptionError, MemoryLimitError: as of ``decode``.
         """
-        path, story = Path(path), self._story(latent)
-        check_tiff_output(path, overwrite=overwrite)
-        (one,) = self._ones(
-            story,
-            latent_sigma=latent_sigma,
-            caption=caption,
-            null_caption=null_caption,
-            caption_model=caption_model,
-            seed=seed,
-            steps=steps,
-            detail_map=detail_map,
-        )
+        path = Path(path)
+        with all_or_none(self.team):
+            check_tiff_output(path, overwrite=overwrite)
+            story = self._story(latent)
+            (one,) = self._ones(
+                story,
+                latent_sigma=latent_sigma,
+                caption=caption,
+                null_caption=null_caption,
+                caption_model=caption_model,
+                seed=seed,
+                steps=steps,
+                detail_map=detail_map,
+            )
+            check_room(path, one.bytes_in_files * (self.team.here if self.team else 1))  # each has files of its own
         height, width = (side * self.checkpoint.scale for side in self._native_size(story))
         job = self._job(*story.tensor.shape[2:], batch=1, steps=len(one.times) - 1, target=None, in_files=True)
         first = self.last_setting = self._begin(job, tile, memory_limit)
 
         def paint(setting: Setting) -> None:
-            with room_beside(path, one.bytes_in_files) as folder:
+            with room_beside(path) as folder:
                 painting = replace(one, pieces=setting.pieces)
                 canvas = painting.tiled(setting.tile, _count_on(on_step, 0, len(one.times) - 1), folder)
                 if self.team is not None and self.team.rank > 0:
@@ -316,7 +323,9 @@ class Decoder:
         with sound(self.device, self.dtype, self.checkpoint.network.head_widths):
             try:
                 return paint(self.last_setting)
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, MemoryError, OutputError) as error:
+                if self.team is not None and (is_out_of_memory(error) or isinstance(error, OutputError)):
+                    raise _alone(self.team, error) from error
                 if self.last_setting is not first or not is_out_of_memory(error):
                     raise
             free_memory()  # not in the except clause: there the error holds what was alive when it was raised
@@ -478,7 +487,13 @@ class Decoder:
         )
 
     def _held(self) -> int:
-        """Bytes that are there before a decode: weights, and on a CPU what else the process holds."""
+        """Bytes that are there before a decode: weights, and on a CPU what else the process holds; in a team the most
+        that one of its processes holds, so that all plan alike."""
+        held = self._held_here()
+        return held if self.team is None else max(self.team.gather(held))
+
+    def _held_here(self) -> int:
+        """The same of this process."""
         resting = resting_dtypes(self.network, self.dtype)
         weights = sum(p.numel() * resting[name].itemsize for name, p in self.network.named_parameters())
         if self.device.type != "cpu":
@@ -579,6 +594,17 @@ class Decoder:
         """Height and width of the native picture, without the padding that encoding added."""
         h, w = (side * self.space.downsample for side in latent.tensor.shape[-2:])
         return min(latent.native_height or h, h), min(latent.native_width or w, w)
+
+
+def _alone(team: Team, error: Exception) -> TeamError:
+    """What ends the run where one of several processes fails at what only it does, while the others wait for it."""
+    what = f"process {team.rank} of {team.size} (from 0) "
+    if isinstance(error, OutputError):
+        return TeamError(f"{what}cannot go on, and so none can: {error}")
+    return TeamError(
+        f"{what}ran out of memory, and the others cannot finish the picture without it: give a memory limit that every "
+        "process can keep to (--memory-limit), or start fewer."
+    )
 
 
 def _resampled(pixels: Float[Tensor, "1 3 y x"], target: tuple[int, int] | None) -> Float[Tensor, "1 3 H W"]:

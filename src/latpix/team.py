@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latpix.errors import UsageError
+from latpix.errors import LatpixError, TeamError, UsageError
 from latpix.network.attention import Scope, Windows
 from latpix.network.latent_projection import LatentFeatures
 from latpix.network.model import Condition
@@ -34,6 +34,7 @@ class Team:
     rank: int
     size: int
     group: dist.ProcessGroup | None = None  # None is that of all processes
+    here: int = 1  # how many of them are on this machine
 
     def share(self, items: Sequence[T]) -> list[T]:
         """Those of the items that this process has; every process asks with the same ones."""
@@ -41,8 +42,16 @@ class Team:
 
     def sum(self, x: Tensor) -> Tensor:
         """Added up over all processes, in place; each has the same bits."""
-        dist.all_reduce(x, group=self.group)
+        with _answered():
+            dist.all_reduce(x, group=self.group)
         return x
+
+    def gather(self, value: T) -> list[T]:
+        """What each process has, in their order; small things that can be pickled."""
+        found: list[Any] = [None] * self.size
+        with _answered():
+            dist.all_gather_object(found, value, group=self.group)
+        return found
 
     def predict(
         self, network: Callable[[Tensor, Tensor, Condition], Tensor], condition: Condition
@@ -55,6 +64,36 @@ class Team:
         bands = Bands(self, condition.rows)
         own = bands.condition(condition)
         return lambda x_t, timestep: bands.join(network(bands.cut(x_t, 2), timestep, own), 2)
+
+
+@contextmanager
+def all_or_none(team: Team | None) -> Iterator[None]:
+    """What may fail in one process, before all do something together: then every process raises an error of ours.
+
+    No process may wait for another inside.
+    """
+    if team is None:
+        yield
+        return
+    own: LatpixError | None = None
+    try:
+        yield
+    except LatpixError as error:
+        own = error
+    errors = [error for error in (own, *team.gather(own)) if error is not None]
+    if errors:
+        raise errors[0]
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """While processes exchange something: one that has gone is an error, not a traceback of the network's."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TeamError(
+            "another process that shares this picture has ended, or does not answer; it says itself why."
+        ) from error
 
 
 @contextmanager
@@ -72,7 +111,8 @@ def meet(device: torch.device) -> Iterator[Team]:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Team(rank=dist.get_rank(), size=dist.get_world_size())
+        size = dist.get_world_size()
+        yield Team(rank=dist.get_rank(), size=size, here=int(os.environ.get("LOCAL_WORLD_SIZE", size)))
     finally:
         dist.destroy_process_group()
 
@@ -100,7 +140,8 @@ class Bands:
         if self.count < most:  # messages are of one size
             part = torch.cat([part, part.new_zeros((most - self.count) * per_row, *part.shape[1:])])
         out = part.new_empty((self.team.size * most * per_row, *part.shape[1:]))
-        dist.all_gather_into_tensor(out, part.contiguous(), self.team.group)
+        with _answered():
+            dist.all_gather_into_tensor(out, part.contiguous(), self.team.group)
         if min(self.counts) < most:
             parts = zip(out.split(most * per_row), self.counts, strict=True)
             out = torch.cat([one[: count * per_row] for one, count in parts])

@@ -22,12 +22,13 @@ from latpix.batching.story import Origin, story_of
 from latpix.checkpoints.registry import Checkpoint
 from latpix.decoder import Decoder
 from latpix.devices import is_out_of_memory
-from latpix.errors import LatpixError, MemoryLimitError, OptionError, UsageError
+from latpix.errors import LatpixError, MemoryLimitError, OptionError, TeamError, UsageError
 from latpix.files.latent_files import Latent
 from latpix.files.picture_files import read_picture, save_picture
 from latpix.latents.noising import noise_latent
 from latpix.latents.spaces import LATENT_SPACES
 from latpix.sampling.noise import LATENT_DRAW, noise_field
+from latpix.team import all_or_none
 
 OnStep = Callable[[int, int], None]
 
@@ -175,7 +176,10 @@ class Painter:
         for task in group:
             try:
                 if id(task.job) not in self._loaded and id(task.job) not in self._failed:
-                    self._loaded[id(task.job)] = self.load(task.job)
+                    with all_or_none(self.decoder.team):
+                        self._loaded[id(task.job)] = self.load(task.job)
+            except TeamError:
+                raise
             except LatpixError as error:
                 self._failed.add(id(task.job))
                 yield task.place, Failure(input=task.job.item.name, error=error)
@@ -195,6 +199,8 @@ class Painter:
             return
         try:
             pictures = self._decode(tasks, latents)
+        except TeamError:
+            raise
         except LatpixError as error:
             if len(tasks) > 1:  # one of them is at fault: which?
                 for task in tasks:
@@ -231,8 +237,8 @@ class Painter:
             return self._told(task, latent, self._outlook.painted_size(task.job), in_files=True)
 
         try:
-            if self._writes:
-                make_folder(path)
+            with all_or_none(self.decoder.team):
+                make_folder(path)  # in each process: each keeps files beside the picture
             with self._enough_memory():
                 self.decoder.decode_to_tiff(
                     latent,
@@ -243,6 +249,8 @@ class Painter:
                     overwrite=self.overwrite,
                     **self._common(task.job),
                 )
+        except TeamError:
+            raise
         except LatpixError as error:
             return Failure(input=task.job.item.name, error=error)
         return replace(told()[1], seconds=time.perf_counter() - start)
