@@ -484,6 +484,7 @@ class Decoder:
             on_cpu=self.device.type == "cpu",
             guided=self.checkpoint.guided,
             frugal=frugal,
+            ranks=self.team.size if self.team else 1,
         )
 
     def _held(self) -> int:

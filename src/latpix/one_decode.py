@@ -10,7 +10,7 @@ Letters: c latent channels, h w latent cells, H W output pixels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,14 +23,14 @@ from latpix.canvas import Canvas, bytes_of
 from latpix.checkpoints.registry import Checkpoint
 from latpix.latent_bands import project_in_bands
 from latpix.network.layers import TIMESTEP_SCALE
-from latpix.network.model import Denoiser
+from latpix.network.model import Condition, Denoiser, default_pieces
 from latpix.network.pieces import Pieces
 from latpix.sampling.guidance import guide
 from latpix.sampling.noise import normals
 from latpix.sampling.paths import Pixels
 from latpix.sampling.samplers import Denoise, OnStep, Step, sample, step_multistep, step_ode, step_renoise
 from latpix.sampling.schedules import Times
-from latpix.team import Team
+from latpix.team import Band, Team
 from latpix.tiling import BLOCK, Tile, cut_tiles, sample_in_tiles
 
 Bind = Callable[[Tensor | None], Denoise]  # of a caption's states
@@ -56,6 +56,7 @@ class OneDecode:
         base, sigma = self.network.base_decoder, self._sigma
         image = None if base is None else base.paint(self.latent, sigma)
         height, width = self.size
+        pieces = self.pieces or default_pieces(self.row.network)
 
         def bind(caption: Tensor | None) -> Denoise:
             condition = self.network.condition(
@@ -65,10 +66,10 @@ class OneDecode:
                 latent_sigma=sigma if self.sigma_map is None else self.sigma_map,
                 caption=caption,
                 image=image,
-                pieces=self.pieces,
+                pieces=pieces if self.team is None else replace(pieces, keep_features=False),
             )
             if self.team is not None:
-                shared = self.team.predict(self.network, condition)
+                shared = self._shared(condition, self.team, pieces)
                 return lambda x_t, t: shared(x_t, TIMESTEP_SCALE * t)
             return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
 
@@ -80,6 +81,14 @@ class OneDecode:
             prediction=self.row.sampling.prediction,
             on_step=on_step,
         )
+
+    def _shared(self, condition: Condition, team: Team, pieces: Pieces) -> Denoise:
+        """The network, of whose work this process does a band; features are made, and kept, of the band alone."""
+        band = Band(team, condition.rows)
+        own = replace(band.condition(condition), pieces=pieces)
+        if pieces.keep_features and own.features is not None:
+            own = replace(own, features=self.network.latent_projection.made(own.features))
+        return band.predict(self.network, own)
 
     def tiled(self, side: int, on_step: OnStep, folder: Path | None = None) -> Canvas:
         """The picture in tiles of ``side`` cells, not clamped; its state between steps in ``folder``, if given."""

@@ -86,6 +86,7 @@ class CostModel:
     on_cpu: bool
     guided: bool = False  # two conditions, one of them of the null caption
     frugal: bool = False  # there is a limit: freed blocks are given back
+    ranks: int = 1  # processes that share the rows of a picture in one piece; costs are those of each
 
     @property
     def _cell(self) -> int:
@@ -114,13 +115,14 @@ class CostModel:
     def _stages(self, job: Job, setting: Setting) -> Iterator[int]:
         """Of a picture in one piece."""
         c, n = self.config, self._patches(job.height, job.width)
-        picture = 12 * job.height * job.width * self._cell**2
-        kept = self._condition_bytes(n) + self._feature_bytes(n, setting.pieces) * (1 + self.guided)
+        picture, columns = 12 * job.height * job.width * self._cell**2, job.width * self._cell // c.patch_size
+        own = -(-n // (self.ranks * columns)) * columns if self.ranks > 1 else n
+        kept = self._condition_bytes(n) + self._feature_bytes(own, setting.pieces) * (1 + self.guided)
         base = picture * bool(c.base_widths)
         whole = picture * (1 + self.guided) + base  # state, the guess before where steps read it, what was painted on
         yield base + max(self._base_bytes(job.height, job.width), base)
         yield whole + kept + self._stack_bytes(n)
-        yield from (whole + kept + stage for stage in self._call_bytes(n, setting.pieces))
+        yield from (whole + kept + stage for stage in self._call_bytes(own, setting.pieces, n))
         yield base + kept + (5 + self.guided) * picture  # between two steps: the state twice, the guess, noise
 
     def _stages_in_tiles(self, job: Job, setting: Setting) -> Iterator[int]:
@@ -185,8 +187,8 @@ class CostModel:
         outputs = 4 + 2 * bool(c.image_channels) + (c.rgb_head not in (None, -1))
         return n * c.latent_width * (outputs * s + 12)
 
-    def _call_bytes(self, n: int, pieces: Pieces) -> Iterator[int]:
-        """Of each stage of a network call, the state and the condition apart."""
+    def _call_bytes(self, n: int, pieces: Pieces, seen: int | None = None) -> Iterator[int]:
+        """Of each stage of a network call, the state and the condition apart; ``seen`` patches have keys and values."""
         c, s = self.config, self.dtype.itemsize
         d, a, area, area_e = c.width, c.pixel_attention_width, c.patch_size**2, c.patch_size**2 * c.pixel_width
         text = c.caption_length if c.caption_width else 0
@@ -195,12 +197,12 @@ class CostModel:
         stream, joint, attended = 4 * d * n + caption, 3 * s * d * (n + text), s * d * (n + text)
         yield stream + 12 * area * n + 6 * area * n  # to patches
         yield stream + joint + tokens * (3 * s * d + 18 * d)
-        yield stream + joint + attended
+        yield stream + 2 * attended + 2 * s * d * ((seen or n) + text)  # others' keys and values too
         yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width)
         pixels = (4 * area_e + 4 * d) * n
         pack = 2 if s == 2 and self.on_cpu else 1  # a product in bfloat16 copies its weight into another order
         yield pixels + 3 * s * a * n + patches * area_e * (2 * s + 12 + s) + 2 * area_e * d * s * pack
-        yield pixels + 4 * s * a * n
+        yield pixels + 2 * s * a * (n + (seen or n))
         part = area_e * min(pieces.pixels, area) // area
         weights = 4 * s * d * (area_e + part * (pack - 1))
         yield pixels + s * a * n + patches * (s * area_e + part * (13 * s + 8)) + weights

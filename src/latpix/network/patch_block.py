@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latpix.network.attention import Heads, Scope, attend
+from latpix.network.attention import Heads, Scope
 from latpix.network.layers import SwiGLU, modulate
-from latpix.network.pieces import Pieces, add, join
+from latpix.network.pieces import Pieces, add, cut
 from latpix.network.precision import Linear, RMSNorm
 from latpix.network.rope import Rotation, rotate
 
@@ -83,11 +83,11 @@ class PatchBlock(nn.Module):
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b l d"] | None]:
         """The tokens after the block; without gradients the image's stand where they stood before."""
         n = image.shape[1]
-        rows = scope.rows(n, pieces.tokens // len(image))
+        rows = cut(n, pieces.tokens // len(image))
         steer = self.image.steer(time)
         if self.caption is None or caption is None:
             parts = (self._image_heads(image, r, steer, scope) for r in rows)
-            attended = scope.attend(*join(parts, *scope.lengths(n)))
+            attended = scope.attend_joined(parts, n, n)
             return self._follow(image, attended, rows, steer), None
 
         caption_steer = self.caption.steer(time)
@@ -103,8 +103,8 @@ class PatchBlock(nn.Module):
             for r in rows:
                 yield self._image_heads(image, r, steer, scope)
 
-        lengths = scope.lengths(n, (asking, caption.shape[1]))
-        attended = attend(*join(heads(), *lengths))  # [b, asking + n, d]
+        told = caption.shape[1]
+        attended = scope.attend_joined(heads(), asking + n, told + n, before=told)  # [b, asking + n, d]
         image = self._follow(image, attended[:, asking:], rows, steer)
         if unread:
             return image, caption
@@ -113,10 +113,10 @@ class PatchBlock(nn.Module):
 
     def _image_heads(
         self, image: Float[Tensor, "b n d"], rows: slice, steer: Steer, scope: Scope
-    ) -> tuple[Float[Tensor, "b m heads k"], Float[Tensor, "b seen heads k"], Float[Tensor, "b seen heads k"]]:
+    ) -> tuple[Float[Tensor, "b m heads k"], Float[Tensor, "b m heads k"], Float[Tensor, "b m heads k"]]:
         """Queries, keys and values of some patches, rotated, in the values' type."""
         q, k, v = self.image.project(image[:, rows], steer)
-        return scope.turn(q, rows).to(v.dtype), scope.seen(scope.turn(k, rows).to(v.dtype)), scope.seen(v)
+        return scope.turn(q, rows).to(v.dtype), scope.turn(k, rows).to(v.dtype), v
 
     def _follow(
         self, image: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"], rows: list[slice], steer: Steer

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from latpix.network.attention import Heads, Scope
 from latpix.network.layers import MLP, modulate
-from latpix.network.pieces import Pieces, add, cut, join
+from latpix.network.pieces import Pieces, add, cut
 from latpix.network.precision import Linear, RMSNorm
 
 
@@ -45,8 +45,8 @@ class PixelBlock(nn.Module):
         """The tokens after the block; without gradients they stand where they stood before."""
         batch, n = patches.shape[:2]
         tokens = pixels.unflatten(0, (batch, n))  # [b, n, p, e]
-        rows = scope.rows(n, pieces.patches // batch)
-        attended = scope.attend(*join(self._heads(tokens, patches, scope, rows), *scope.lengths(n)))  # [b, n, a]
+        rows = cut(n, pieces.patches // batch)
+        attended = scope.attend_joined(self._heads(tokens, patches, scope, rows), n, n)  # [b, n, a]
         pixel_parts = cut(tokens.shape[2], pieces.pixels)
         after = [self._modulators(slice(2, 6), some) for some in pixel_parts]
         done = []
@@ -66,7 +66,7 @@ class PixelBlock(nn.Module):
             tokens = self.compress(modulate(self.norm1(pixels[:, r]), shift, scale).flatten(2))  # [b, m, a]
             q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [b, m, heads, a/heads] each
             q, k = (scope.turn(norm(x), r).to(v.dtype) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
-            yield q, scope.seen(k), scope.seen(v)
+            yield q, k, v
 
     def _modulators(self, groups: slice, pixels: slice = slice(None)) -> "Modulators":
         """The part of the modulation that yields ``groups`` of shift1, scale1, gate1, shift2, scale2, gate2."""
