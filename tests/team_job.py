@@ -5,6 +5,7 @@
 leaves in FOLDER what tests/test_team.py compares: ``CASE_RANKS.pt``, and pictures that the command line made.
 """
 
+import json
 import sys
 import tempfile
 import time
@@ -26,7 +27,8 @@ from latpix.cli.main import run
 from latpix.distributed import ranks_of_torchrun
 from latpix.errors import LatpixError
 from latpix.files import tiled_tiff
-from latpix.team import meet
+from latpix.network.pieces import Pieces
+from latpix.team import Band, Team, meet
 
 CASES = {  # checkpoint, cells, options of decode
     "windows": ("tiny", (9, 8), {}),
@@ -74,28 +76,61 @@ def command(folder, out, *more):
 
 
 def limited(folder, ranks):
-    """The second process holds more before the decode; by itself it would need tiles to keep to the limit."""
+    """The second process holds more before the decode; it needs tiles to keep to the limit, and the first does not."""
     decoder = Decoder.load(folder / "tiny.safetensors", device="cpu", dtype="float32")
     latent = torch.randn(1, decoder.space.channels, 32, 24, generator=torch.Generator().manual_seed(1))
-    held, rank = 2**30, ranks_of_torchrun().rank
+    held, rank, cells = 2**30, ranks_of_torchrun().rank, {"height": 32, "width": 24}
     latpix.decoder.resident_bytes = lambda: held
-    limit = decoder.plan(height=32, width=24, memory_limit=2**40).peak_bytes
-    more = next(
-        more
-        for more in range(0, limit, 2**20)
-        if decoder.plan(height=32, width=24, memory_limit=limit - more).tiles > 1
-    )
-    costs, cells = decoder._costs(frugal=True), decoder._job(32, 24, batch=1, steps=1, target=None)
-    least = min(costs.peak_bytes(cells, setting) for setting in costs.settings(cells))
-    latpix.decoder.resident_bytes = lambda: held + more * (rank or ranks == 1)
+    decoder.team = Team(rank=0, size=2)
+    decoder.team.__dict__["gather"] = lambda value: [value, value]  # both would hold the same
+    limit = decoder.plan(**cells, memory_limit=2**40).peak_bytes
+    plans = ((more, decoder.plan(**cells, memory_limit=limit - more)) for more in range(0, limit, 2**20))
+    more, plan = next((more, plan) for more, plan in plans if plan.tiles > 1)
+    costs, job = decoder._costs(frugal=True), decoder._job(32, 24, batch=1, steps=1, target=None)
+    least = min(costs.peak_bytes(job, setting) for setting in costs.settings(job))
+    decoder.team = None
+    if ranks == 1:
+        torch.save(
+            {"pixels": decoder.decode(latent, steps=1, tile=plan.tile), "tile": plan.tile}, folder / "limited.pt"
+        )
+        return
+    latpix.decoder.resident_bytes = lambda: held + more * rank
     item = Item(path=folder / "a.safetensors", name="a")
-    job = Job(item=item, measure=Measure(shape=latent.shape, space="flux2"), outputs=())
-    with nullcontext() if ranks == 1 else meet(torch.device("cpu")) as decoder.team:
+    picture = Job(item=item, measure=Measure(shape=latent.shape, space="flux2"), outputs=())
+    with meet(torch.device("cpu")) as decoder.team:
         pixels = decoder.decode(latent, steps=1, memory_limit=limit)
-        small = Outlook(decoder, 1, None, None, "auto", least, False)
-        streams = small.streams(job, Output(path=Path("a.tiff")))
+        least_of_all = Outlook(decoder, 1, None, None, "auto", least, False)
+        streams = least_of_all.streams(picture, Output(path=Path("a.tiff")))
     found = {"pixels": pixels, "tile": decoder.last_setting.tile, "streams": streams}
-    torch.save(found, folder / f"limited_{rank}_of_{ranks}.pt")
+    torch.save(found, folder / f"limited_{rank}.pt")
+
+
+def in_pieces(folder):
+    """The most tokens that a feed-forward sees, and patches whose pixels another one does."""
+    network = Decoder.load(folder / "captioned.safetensors", device="cpu", dtype="float32").network
+    seen, pieces = {"tokens": 0, "patches": 0}, Pieces(tokens=16, patches=8)
+    condition = network.condition(
+        height=256,
+        width=256,
+        latent=torch.randn(1, network.config.latent_channels, 8, 8),
+        latent_sigma=torch.zeros(1),
+        caption=torch.ones(1, 5, 12),
+        pieces=pieces,
+    )
+
+    def note(name):
+        def seeing(_module, given):
+            seen[name] = max(seen[name], given[0].shape[1])
+
+        return seeing
+
+    network.patch_blocks[0].image.mlp.register_forward_pre_hook(note("tokens"))
+    network.pixel_blocks[0].mlp.register_forward_pre_hook(note("patches"))
+    with meet(torch.device("cpu")) as team, torch.no_grad():
+        band = Band(team, condition.rows)
+        band.predict(network, band.condition(condition))(torch.randn(1, 3, 256, 256), torch.tensor([500.0]))
+    assert condition.rows * condition.columns >= 4 * pieces.tokens
+    (folder / f"in_pieces_{ranks_of_torchrun().rank}.json").write_text(json.dumps(seen))
 
 
 def ended(folder, name, decode):
@@ -166,6 +201,7 @@ if __name__ == "__main__":
     on_ranks(lambda: command(folder, "together.png"), 2, port)
     limited(folder, 1)
     on_ranks(lambda: limited(folder, 2), 2, port)
+    on_ranks(lambda: in_pieces(folder), 2, port)
     for fails in (without_memory, without_room, without_folder):
         on_ranks(lambda fails=fails: ended(folder, fails.__name__, fails), 2, port)
     on_ranks(lambda: streamed_command(folder), 2, port)

@@ -1,5 +1,7 @@
 """Two and three processes over gloo make the picture of one, in bands of rows or in tiles."""
 
+import json
+
 import pytest
 import team_job
 import torch
@@ -41,14 +43,18 @@ def test_one_latent_is_decoded_by_all_processes_of_torchrun(folder):
 
 
 def test_processes_that_hold_more_or_less_plan_alike(folder):
-    alone, *both = (
-        torch.load(folder / f"limited_{which}.pt", weights_only=True) for which in ("0_of_1", "0_of_2", "1_of_2")
-    )
+    names = ("limited", "limited_0", "limited_1")
+    alone, *both = (torch.load(folder / f"{name}.pt", weights_only=True) for name in names)
     assert [found["tile"] for found in both] == [alone["tile"]] * 2
     assert alone["tile"] < 32
     assert [found["streams"] for found in both] == [True, True]
     for found in both:
         torch.testing.assert_close(found["pixels"], alone["pixels"], rtol=0, atol=1e-5)
+
+
+def test_a_process_works_on_its_band_in_pieces(folder):
+    for rank in range(2):
+        assert json.loads((folder / f"in_pieces_{rank}.json").read_text()) == {"tokens": 16, "patches": 8}
 
 
 def said(folder, name):

@@ -65,6 +65,7 @@ class Decoder:
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
         self.last_setting: Setting | None = None  # how the last decode was done
+        self.compiled = False
         # Set, every decode is shared among its processes, which all must call it with the same arguments, and ``plan``
         # too; each gets the picture, which is that of one process to rounding.
         self.team: Team | None = None
@@ -134,6 +135,7 @@ class Decoder:
             OptionError: nothing can be compiled on this machine.
         """
         compile_blocks(self.network, self.device)
+        self.compiled = True
         return self
 
     @torch.no_grad()

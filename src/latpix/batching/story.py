@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ def file_sha256(path: Path) -> str:
     """Of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def rounding_of(decoder: Decoder) -> dict[str, Any]:
+    """What the last bits of its pictures hang on: another device, or another way, agrees to rounding."""
+    return {
+        "device": decoder.device.type,
+        "processes": decoder.team.size if decoder.team else 1,
+        "compiled": decoder.compiled,
+        "pieces": asdict(decoder.last_setting.pieces) if decoder.last_setting else None,
+    }
 
 
 def story_of(
@@ -102,7 +112,7 @@ def story_of(
         "caption": caption,
         "caption_embedding": caption_embedding,
         "dtype": str(decoder.dtype).removeprefix("torch."),
-        "device": decoder.device.type,
+        **rounding_of(decoder),
         "source": {"path": origin.path, "sha256": origin.sha256, "kind": origin.kind, "index": index},
         "encoder_sha256": origin.codec_sha256,
         "encoder_tiled": origin.codec_tiled,

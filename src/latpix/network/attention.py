@@ -109,12 +109,16 @@ class Scope:
     # first ones are everybody's.
     everyone: Callable[[Tensor, int], Tensor] | None = None
 
-    def turn(self, x: Heads, rows: slice) -> Heads:
-        """Rotate queries or keys of the patches ``rows``."""
+    def rotation_of(self, rows: slice) -> Rotation:
+        """That of the patches ``rows``."""
         at: slice | Tensor = rows
         if self.windows is not None:
             at = self.windows.place[rows] % self.windows.index.shape[1]
-        return rotate(x, Rotation(self.rotation.cos[at], self.rotation.sin[at]))
+        return Rotation(self.rotation.cos[at], self.rotation.sin[at])
+
+    def turn(self, x: Heads, rows: slice) -> Heads:
+        """Rotate queries or keys of the patches ``rows``."""
+        return rotate(x, self.rotation_of(rows))
 
     def attend_joined(
         self, parts: Iterable[tuple[Heads, Heads, Heads]], queries: int, keys: int, *, before: int = 0

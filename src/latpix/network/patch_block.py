@@ -86,7 +86,7 @@ class PatchBlock(nn.Module):
         rows = cut(n, pieces.tokens // len(image))
         steer = self.image.steer(time)
         if self.caption is None or caption is None:
-            parts = (self._image_heads(image, r, steer, scope) for r in rows)
+            parts = (self._image_heads(image[:, r], steer, scope.rotation_of(r)) for r in rows)
             attended = scope.attend_joined(parts, n, n)
             return self._follow(image, attended, rows, steer), None
 
@@ -101,7 +101,7 @@ class PatchBlock(nn.Module):
                 q, k = rotate(q, caption_rotation), rotate(k, caption_rotation)
             yield q[:, :asking].to(v.dtype), k.to(v.dtype), v
             for r in rows:
-                yield self._image_heads(image, r, steer, scope)
+                yield self._image_heads(image[:, r], steer, scope.rotation_of(r))
 
         told = caption.shape[1]
         attended = scope.attend_joined(heads(), asking + n, told + n, before=told)  # [b, asking + n, d]
@@ -112,11 +112,11 @@ class PatchBlock(nn.Module):
         return image, self.caption.follow(own, attended[:, :asking], caption_steer)
 
     def _image_heads(
-        self, image: Float[Tensor, "b n d"], rows: slice, steer: Steer, scope: Scope
+        self, patches: Float[Tensor, "b m d"], steer: Steer, rotation: Rotation
     ) -> tuple[Float[Tensor, "b m heads k"], Float[Tensor, "b m heads k"], Float[Tensor, "b m heads k"]]:
         """Queries, keys and values of some patches, rotated, in the values' type."""
-        q, k, v = self.image.project(image[:, rows], steer)
-        return scope.turn(q, rows).to(v.dtype), scope.turn(k, rows).to(v.dtype), v
+        q, k, v = self.image.project(patches, steer)
+        return rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype), v
 
     def _follow(
         self, image: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"], rows: list[slice], steer: Steer

@@ -62,11 +62,16 @@ class PixelBlock(nn.Module):
         """Queries, keys and values of some patches at a time, rotated, in the values' type."""
         before = self._modulators(slice(0, 2))
         for r in rows:
-            shift, scale = before(patches[:, r]).unbind(3)
-            tokens = self.compress(modulate(self.norm1(pixels[:, r]), shift, scale).flatten(2))  # [b, m, a]
+            tokens = self._compress(pixels[:, r], before(patches[:, r]))
             q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [b, m, heads, a/heads] each
             q, k = (scope.turn(norm(x), r).to(v.dtype) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
             yield q, k, v
+
+    def _compress(
+        self, pixels: Float[Tensor, "b m p e"], modulation: Float[Tensor, "b m p 2 e"]
+    ) -> Float[Tensor, "b m a"]:
+        shift, scale = modulation.unbind(3)
+        return self.compress(modulate(self.norm1(pixels), shift, scale).flatten(2))
 
     def _modulators(self, groups: slice, pixels: slice = slice(None)) -> "Modulators":
         """The part of the modulation that yields ``groups`` of shift1, scale1, gate1, shift2, scale2, gate2."""
