@@ -59,11 +59,18 @@ class Team:
         joined: Tensor = Join.apply(x, self.group, self.size)  # type: ignore[no-untyped-call]
         return joined
 
-    def join_into(self, out: Tensor, x: Tensor) -> None:
-        """The same, into a tensor that is there."""
-        x = x.contiguous()
+    def fill(self, parts: Sequence[Tensor]) -> None:
+        """Each process's part, where this one's own stands already.
+
+        In place: gloo's gather takes the memory of all parts a second time.
+        """
         with _answered():
-            dist.all_gather_into_tensor(out, x, self.group)
+            sent = [
+                dist.broadcast(part, group_src=rank, group=self.group, async_op=True) for rank, part in enumerate(parts)
+            ]
+            for part in sent:
+                assert part is not None
+                part.wait()
 
 
 class Join(torch.autograd.Function):
@@ -172,18 +179,21 @@ class Band:
         x = x.movedim(dim, 0)
         head, part, most = x[:before], x[before:], max(self.counts)
         per_row, even = len(part) // self.count, min(self.counts) == most
-        if even and not torch.is_grad_enabled():  # no copy of what takes most of a decode's memory
-            out = x.new_empty((before + self.rows * per_row, *x.shape[1:]))
+        sizes = [count * per_row for count in self.counts]
+        if not torch.is_grad_enabled():
+            out = x.new_empty((before + sum(sizes), *x.shape[1:]))
             out[:before] = head
-            self.team.join_into(out[before:], part)
+            parts = out[before:].split(sizes)
+            parts[self.team.rank].copy_(part)
+            self.team.fill(parts)
             return out.movedim(0, dim)
         if self.count < most:  # messages are of one size
             part = torch.cat([part, part.new_zeros((most - self.count) * per_row, *part.shape[1:])])
         joined = self.team.join(part)
         if even and not before:
             return joined.movedim(0, dim)
-        parts = zip(joined.split(most * per_row), self.counts, strict=True)
-        return torch.cat([head, *(one[: count * per_row] for one, count in parts)]).movedim(0, dim)
+        padded = zip(joined.split(most * per_row), sizes, strict=True)
+        return torch.cat([head, *(one[:size] for one, size in padded)]).movedim(0, dim)
 
     def condition(self, whole: Condition) -> Condition:
         """What the network knows of this band, from what it knows of the picture."""
