@@ -16,7 +16,7 @@ from latpix.network.patch_block import PatchBlock
 from latpix.network.pixel_block import PixelBlock
 
 # Of a pixel block the chunks' work, which is the same for every chunk, and not the loop over them.
-REGIONS: dict[type[nn.Module], tuple[str, ...]] = {PatchBlock: ("forward",), PixelBlock: ("_compress", "_expand")}
+REGIONS: dict[type[nn.Module], tuple[str, ...]] = {PatchBlock: ("forward",), PixelBlock: ("_compress", "_follow")}
 
 
 def compile_blocks(network: nn.Module, device: torch.device) -> None:
