@@ -177,8 +177,11 @@ class Denoiser(nn.Module):
         """All that blocks need to know of time at a schedule's timesteps, each 1000 t in [0, 1000]."""
         time = self.time_embedding(timesteps)  # [s, 1, d]
         steering = F.silu(time)
-        streams = (stream for block in self.patch_blocks for stream in block.streams)
-        return TimeTable(timesteps, time, torch.cat([stream.modulation(steering) for stream in streams], dim=1))
+        steers: list[Tensor] = []
+        for block in self.patch_blocks:
+            assert isinstance(block, PatchBlock)
+            steers += [stream.modulation(steering) for stream in block.streams]
+        return TimeTable(timesteps, time, torch.cat(steers, dim=1))
 
     def forward(
         self, x_t: Float[Tensor, "b 3 h w"], timestep: Float[Tensor, " b"], condition: Condition
@@ -190,6 +193,7 @@ class Denoiser(nn.Module):
             timestep: 1000 t, in [0, 1000].
             condition: of ``self.condition``, for pictures of this size and batch.
         """
+        told: list[Tensor] | list[list[Steer]]
         if condition.times is None:
             time = self.time_embedding(timestep)
             told = [F.silu(time)] * self.config.depth
@@ -222,7 +226,7 @@ class Denoiser(nn.Module):
         return found
 
     def _patch_path(
-        self, x_t: Float[Tensor, "b 3 h w"], told: Sequence[Tensor | list[Steer]], condition: Condition
+        self, x_t: Float[Tensor, "b 3 h w"], told: Sequence[Float[Tensor, "b 1 d"] | list[Steer]], condition: Condition
     ) -> Float[Tensor, "b n d"]:
         patches, caption = self._embed_patches(x_t), condition.caption
         for i in range(self.config.depth):
