@@ -16,7 +16,9 @@ from latpix.network.pieces import cut, join
 from latpix.network.rope import Rotation, grid_rotation, rotate
 
 GROUP = 16  # windows that attend together where no gradient is recorded
-TABLES = 8  # of positions that are kept, each of one size: tiles of a picture share theirs, steps and pictures too
+# Tables that are kept: of positions, each of a size; of windows, each of a size and a place in a window, so that tiles
+# of a picture, steps and pictures share theirs.
+TABLES, PLACES = 8, 32
 
 Heads = Float[Tensor, "b n heads k"]
 SeenHeads = Float[Tensor, "b m heads k"]  # keys and values, of which there may be more than queries
@@ -156,7 +158,6 @@ class Scope:
         return x if self.everyone is None else self.everyone(x, before)
 
 
-@lru_cache(TABLES)
 def make_scopes(
     rows: int,
     columns: int,
@@ -172,21 +173,30 @@ def make_scopes(
     ``origin``: of ``cut_windows``; without windows a part of a picture is placed like a whole one.
     """
     with torch.inference_mode(False), torch.no_grad():  # whoever asks first, all may use it
-        return _scopes(rows, columns, head_width, reference, window, origin, device)
+        if window is None:
+            scope = _whole(rows, columns, head_width, reference, device)
+            return scope, scope
+        within = (origin[0] % window, origin[1] % window)  # whole windows further on are none
+        return _in_windows(rows, columns, head_width, reference, window, within, device)
 
 
-def _scopes(
+@lru_cache(TABLES)
+def _whole(
+    rows: int, columns: int, head_width: int, reference: tuple[int, int] | None, device: torch.device | None
+) -> Scope:
+    return Scope(grid_rotation(rows, columns, head_width, reference=reference, device=device))
+
+
+@lru_cache(PLACES)
+def _in_windows(
     rows: int,
     columns: int,
     head_width: int,
     reference: tuple[int, int] | None,
-    window: int | None,
+    window: int,
     origin: tuple[int, int],
     device: torch.device | None,
 ) -> tuple[Scope, Scope]:
-    if window is None:
-        whole = Scope(grid_rotation(rows, columns, head_width, reference=reference, device=device))
-        return whole, whole
     rotation = grid_rotation(window, window, head_width, reference=reference, device=device)
     even, odd = (
         cut_windows(rows, columns, window, shift=shift, origin=origin, device=device) for shift in (0, window // 2)
