@@ -14,6 +14,6 @@ def run_script(module, folder):
         port = free.getsockname()[1]
     path = [str(Path(module.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         environment.pop(name, None)
     subprocess.run([sys.executable, module.__file__, folder, str(port)], check=True, env=environment, timeout=300)

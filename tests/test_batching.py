@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_decoder import write_checkpoint, write_latent, write_picture
 
-from latpix import Codec, Decoder, LatpixError, read_latent, read_picture
+from latpix import Codec, Decoder, LatpixError, read_latent, read_picture, save_picture
 from latpix.batching import outlook
 from latpix.batching.inputs import Failure, Item, find_inputs, read_manifest
 from latpix.batching.outputs import Result, plan_work
@@ -231,6 +231,22 @@ def test_a_rank_plans_its_share_and_minds_only_its_own_outputs(tmp_path):
     assert work.inputs == 3
 
 
+@pytest.mark.parametrize(("pictures", "size", "together"), [(8, 4, False), (3, 2, False), (3, 4, True)])
+def test_pictures_of_one_file_are_shared_and_made_together_where_there_are_too_few(tmp_path, pictures, size, together):
+    items = [Item(name="many", path=write_latent(tmp_path / "many.safetensors", batch=pictures))]
+    works = [
+        plan_work(items, tmp_path, reads="latent", ranks=Ranks(rank=rank, size=size), may_team=True)
+        for rank in range(size)
+    ]
+    assert {work.together for work in works} == {together}
+    assert all(len(work.jobs) == 1 for work in works)
+    shares = [[output.index for output in work.jobs[0].outputs] for work in works]
+    whole = list(range(pictures))
+    assert (
+        all(share == whole for share in shares) if together else sorted(k for share in shares for k in share) == whole
+    )
+
+
 # The work
 
 
@@ -407,6 +423,25 @@ def test_other_weights_and_a_retouched_picture_are_noticed(tmp_path, decoder):
     made = remake(row.output, checkpoint=file, device="cpu")
     assert made.same_bits is False
     assert made.largest_difference > 0
+
+
+@pytest.mark.parametrize(("key", "value"), [("processes", 2), ("compiled", True), ("device", "cuda"), ("pieces", {})])
+def test_what_was_made_otherwise_is_the_same_picture_to_rounding(tmp_path, decoder, key, value):
+    weights, file = write_checkpoint(tmp_path / "w.safetensors"), tmp_path / "out/a.png"
+    work = plan_work(found(write_latent(tmp_path / "a.safetensors")), file.parent, reads="latent")
+    (made,) = decode(work, decoder=decoder, painting=ONE_STEP)
+    story, pixels = read_metadata(made.output), read_picture(made.output)
+    pixels[0, 0, 0, 0] += 1 / 127.5 if pixels[0, 0, 0, 0] < 0 else -1 / 127.5  # a level
+    save_picture(pixels, file, metadata=story, overwrite=True)
+    again = remake(file, checkpoint=weights, device="cpu")
+    assert (again.same_bits, again.to_rounding, again.largest_difference) == (False, False, 1)
+    save_picture(pixels, file, metadata={**story, key: value}, overwrite=True)
+    again = remake(file, checkpoint=weights, device="cpu")
+    assert (again.same_bits, again.to_rounding) == (False, True)
+    assert f"{key} {value} (now " in again.reason
+    pixels[0, :, :8, :8] = 0
+    save_picture(pixels, file, metadata={**story, key: value}, overwrite=True)
+    assert not remake(file, checkpoint=weights, device="cpu").to_rounding
 
 
 def test_a_picture_that_is_not_ours_says_nothing(tmp_path):

@@ -1,3 +1,6 @@
+import os
+
+import pytest
 import torch
 
 from latpix.canvas import Canvas
@@ -24,3 +27,12 @@ def test_a_part_read_from_a_file_stays_as_it_was(tmp_path):
     part = canvas.read(slice(0, 2), slice(0, 2))
     canvas.write(slice(0, 4), slice(0, 4), torch.ones(1, 3, 4, 4))
     assert not part.any()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve a file's room")
+def test_a_canvas_has_its_room_on_the_disk_before_it_is_written_to(tmp_path):
+    canvas = Canvas(64, 64, folder=tmp_path)
+    canvas.clear()
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_blocks * 512 >= 64 * 64 * 12
+    file.unlink()

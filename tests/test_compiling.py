@@ -4,6 +4,7 @@ import compile_job
 import pytest
 import torch
 from in_a_process import run_script
+from small_networks import SMALL_V1_5, small_network
 
 from latpix.compiling import compile_blocks
 from latpix.errors import OptionError
@@ -33,10 +34,16 @@ def test_from_the_third_size_on_nothing_is_compiled_any_more(folder, name):
     assert graphs[-1] == graphs[2]
 
 
-def test_without_a_compiler_the_option_is_refused(monkeypatch):
+@pytest.mark.parametrize(("text", "said"), [("no compiler found\nat all", "no compiler found"), ("", "RuntimeError")])
+def test_without_a_compiler_the_option_is_refused(monkeypatch, text, said):
     def broken(_function):
-        raise RuntimeError("no compiler found\nat all")
+        raise RuntimeError(text)
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(OptionError, match=r"for cpu here \(no compiler found\)\. Leave out --compile"):
+    with pytest.raises(OptionError, match=rf"for cpu here \({said}\)\. Leave out --compile"):
         compile_blocks(torch.nn.Identity(), torch.device("cpu"))
+
+
+def test_what_is_compiled_is_there(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    compile_blocks(small_network(SMALL_V1_5), torch.device("cpu"))

@@ -1,18 +1,19 @@
 """One picture in tiles against the same picture in one piece."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from small_decoder import NETWORK
-from small_networks import close, small_network
+from small_networks import SMALL_V1_5, close, small_network
 
 from latpix import Decoder, bands, one_decode
 from latpix.checkpoints.registry import STUDENT, find
 from latpix.evaluation.metrics.seam import seam_ratio
 from latpix.network.pieces import Pieces
 from latpix.one_decode import OneDecode
-from latpix.tiling import cut_tiles
+from latpix.tiling import Tile, cut_tiles
 
 CELL = 64
 TIMES = torch.tensor([0.999, 0.5, 0.0])
@@ -99,6 +100,63 @@ def test_each_patch_has_its_own_sigma_and_equal_ones_are_one_for_all():
     assert not torch.equal(halved, noisy)
     tiled = replace(one, sigma_map=half, latent=one.latent).tiled(8, quiet).whole()
     close(tiled, halved, 1e-5)
+
+
+def worded(**changes):
+    """A decode of v1.5's form, guided, and how often some of its layers run."""
+    config = replace(SMALL_V1_5, latent_channels=16, latent_downsample=8, patch_size=16)
+    row = replace(find("flux1-2kto4k-v1.5-teacher"), network=config)
+    generator = torch.Generator().manual_seed(3)
+    latent, *captions = (torch.randn(shape, generator=generator) for shape in ((1, 16, 12, 8), (1, 5, 12), (1, 3, 12)))
+    one = OneDecode(
+        network=small_network(config), row=row, latent=latent, latent_sigma=0.2, captions=captions, seed=1, times=TIMES
+    )
+    network, ran = one.network, Counter()
+    watched = {
+        "stack": [network.latent_projection.latent_stack],
+        "heads": network.latent_projection.heads,
+        "caption": [network.caption_embedding],
+        "time": [stream.modulation for block in network.patch_blocks for stream in block.streams],
+        "calls": [network],
+    }
+    for name, modules in watched.items():
+        for module in modules:
+            module.register_forward_hook(lambda *_, name=name: ran.update([name]))
+    return one, ran
+
+
+def test_guidance_and_steps_share_the_latents_features_and_what_time_says():
+    one, ran = worded()
+    one.whole(quiet)
+    config = one.row.network
+    assert ran == {"stack": 1, "heads": config.latent_outputs, "caption": 2, "time": 2 * config.depth, "calls": 4}
+
+
+def test_tiles_share_the_captions_and_what_time_says():
+    one, ran = worded()
+    tiled = one.tiled(8, quiet)
+    config, tiles = one.row.network, len(cut_tiles(12, 8, 8))
+    assert ran == {
+        "stack": 1, "heads": 2 * tiles * config.latent_outputs, "caption": 2, "time": 2 * config.depth,
+        "calls": 4 * tiles,
+    }  # fmt: skip
+    assert tiles == 2
+    assert tiled.whole().isfinite().all()
+
+
+def test_guidance_is_that_of_two_decoders_told_apart():
+    one, _ = worded()
+    x_t, t = one._noise(0, Tile(0, 0, *one.size)), torch.tensor([0.5])
+    given = {"height": one.size[0], "width": one.size[1], "latent": one.latent, "latent_sigma": one._sigma}
+    captioned, null = (
+        one.network(x_t, 1000 * t, one.network.condition(**given, caption=caption)) for caption in one.captions
+    )
+    told = one._told()
+    condition = one.network.condition(**given, tokens=told.tokens, times=told.times)
+    scale = one.row.sampling.guidance_scale
+    close(one._guided(condition, told)(x_t, t), null + scale * (captioned - null), 1e-5)
+    assert scale > 1
+    assert (captioned - null).abs().max() > 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,12 @@ def kill_and_go_on(run, steps):
 
 
 def on_ranks(action, count, port):
-    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    place = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     finish([forked(action, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(count)])
 
 

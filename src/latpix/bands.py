@@ -1,9 +1,9 @@
 """Convolutions over a map beyond memory: layer by layer, in bands of rows, the maps in files.
 
-    norm(x) = x * scale + shift,  both from sums over all bands         conv(band with a row more on either side)
+    norm(x) = (x - mean) * scale + bias,  both of all bands             conv(band with a row more on either side)
 
-A convolution of 3x3 needs a row more than it makes; a group norm needs sums over the whole map, which come first. So
-the numbers are those of the layers on the whole map to rounding, and what is held is a few bands.
+A convolution of 3x3 needs a row more than it makes; a group norm needs the whole map's mean and spread, which come
+first. So the numbers are those of the layers on the whole map to rounding, and what is held is a few bands.
 Letters: c channels, r rows of a band, R C rows and columns of the map.
 """
 
@@ -46,20 +46,26 @@ class Bands:
 
     def normed(self, norm: GroupNorm, x: Rows) -> Rows:
         """norm(x)"""
-        scale, shift = self._moments(norm, x)
-        return lambda top, end: torch.addcmul(shift, x(top, end).float(), scale)
+        mean, variance = self._moments(norm.num_groups, x)
+        each = norm.num_channels // norm.num_groups
+        centre = mean.repeat_interleave(each).view(-1, 1, 1)
+        scale = (norm.weight * (variance + norm.eps).rsqrt().repeat_interleave(each)).view(-1, 1, 1)
+        bias = norm.bias.view(-1, 1, 1)
+        return lambda top, end: torch.addcmul(bias, x(top, end).float() - centre, scale)
 
-    def _moments(self, norm: GroupNorm, x: Rows) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
-        """What a group norm multiplies each channel by, and adds to it."""
-        channels = norm.num_channels
-        sums = torch.zeros(2, channels, dtype=torch.float64)
+    def _moments(self, groups: int, x: Rows) -> tuple[Float[Tensor, " groups"], Float[Tensor, " groups"]]:
+        """Mean and variance of each group of channels.
+
+        Each band's are taken about its own mean and merged, as sums of squares would lose the digits of a small spread
+        about a large mean. Source: Chan, Golub & LeVeque 1983, eq. 2.1.
+        """
+        mean, variance = torch.zeros(2, groups, dtype=torch.float64).unbind()
         for top, end in self.bands:
-            values = x(top, end).float()
-            sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))]).double().cpu()
-        mean, square = (sums.unflatten(1, (norm.num_groups, -1)).mean(2) / (self.rows * self.columns)).unbind(0)
-        deviation = (square - mean.square() + norm.eps).sqrt()
-        mean, deviation = (part.repeat_interleave(channels // norm.num_groups) for part in (mean, deviation))
-        scale = norm.weight.double().cpu() / deviation
-        shift = norm.bias.double().cpu() - mean * scale
-        placed = [part.float().to(self.device).view(-1, 1, 1) for part in (scale, shift)]
-        return placed[0], placed[1]
+            values = x(top, end).float().unflatten(1, (groups, -1))
+            found = torch.var_mean(values, (0, 2, 3, 4), correction=0)
+            own_variance, own_mean = (part.double() for part in torch.stack(found).cpu())
+            share = (end - top) / end  # of the rows so far
+            away = own_mean - mean
+            variance = variance + share * (own_variance - variance + (1 - share) * away.square())
+            mean = mean + share * away
+        return mean.float().to(self.device), variance.float().to(self.device)

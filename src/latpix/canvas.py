@@ -4,6 +4,7 @@ The file is mapped anew for every part, so that what the process holds is that p
 Letters: c channels, H W of the whole, h w of a part.
 """
 
+import os
 import secrets
 import weakref
 from pathlib import Path
@@ -52,8 +53,11 @@ class Canvas:
         if self._path is None:
             self.whole().zero_()
             return
-        with self._path.open("wb") as file:  # empty, then long again: a hole in a file reads as zeros
-            file.truncate(bytes_of(self.height, self.width, self.channels, self.dtype))
+        size = bytes_of(self.height, self.width, self.channels, self.dtype)
+        with self._path.open("wb") as file:  # empty, then long again: what was never written reads as zeros
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here; found through the mapping it is SIGBUS
+                os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(size)
 
     def read(self, rows: slice, columns: slice = slice(None)) -> Float[Tensor, "1 c h w"]:
         """A part; in memory it is a view."""

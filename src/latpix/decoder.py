@@ -34,9 +34,9 @@ from latpix.devices import (
     reserved_bytes,
     resident_bytes,
 )
-from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError
+from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError, OutputError, TeamError
 from latpix.files.latent_files import Latent
-from latpix.files.tiled_tiff import check_tiff_output, room_beside, save_tiff
+from latpix.files.tiled_tiff import check_room, check_tiff_output, room_beside, save_tiff
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
 from latpix.network.precision import QuantizedLinear, resting_dtypes
@@ -45,7 +45,7 @@ from latpix.per_picture import captions_of, seeds_of, sigmas_of
 from latpix.plan import LOADING_BYTES, PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
 from latpix.sampling.samplers import OnStep
 from latpix.sampling.schedules import Times, solver_times, student_times
-from latpix.team import Team
+from latpix.team import Team, all_or_none
 from latpix.tiling import count_tiles
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
@@ -63,8 +63,9 @@ class Decoder:
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
         self.last_settings: tuple[Setting, ...] = ()  # how each picture of the last decode was painted
-        # Set, every decode is shared among its processes, which all must call it with the same arguments; each gets the
-        # picture, which is that of one process to rounding.
+        self.compiled = False
+        # Set, every decode is shared among its processes, which all must call it with the same arguments, and ``plan``
+        # too; each gets the picture, which is that of one process to rounding.
         self.team: Team | None = None
 
     @classmethod
@@ -132,6 +133,7 @@ class Decoder:
             OptionError: nothing can be compiled on this machine.
         """
         compile_blocks(self.network, self.device)
+        self.compiled = True
         return self
 
     @torch.no_grad()
@@ -189,23 +191,27 @@ class Decoder:
             OptionError, ScheduleError, CaptionError: an argument outside what the checkpoint can do.
             MemoryLimitError: nothing fits into ``memory_limit``, or memory ran out a second time.
 
-        Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once.
-        ``last_settings`` tells how each picture was painted.
+            TeamError: one of several processes that share the picture failed.
+
+        Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once, and
+        not by several processes, which would no longer do the same. ``last_settings`` tells how each picture was
+        painted.
         """
-        story = self._story(latent)
-        batch, _, h, w = story.tensor.shape
-        target = self._target(story, scale, size)
-        reference = self._reference(colour_lock, batch)
-        ones = self._ones(
-            story,
-            latent_sigma=latent_sigma,
-            caption=caption,
-            null_caption=null_caption,
-            caption_model=caption_model,
-            seed=seed,
-            steps=steps,
-            detail_map=detail_map,
-        )
+        with all_or_none(self.team):
+            story = self._story(latent)
+            batch, _, h, w = story.tensor.shape
+            target = self._target(story, scale, size)
+            reference = self._reference(colour_lock, batch)
+            ones = self._ones(
+                story,
+                latent_sigma=latent_sigma,
+                caption=caption,
+                null_caption=null_caption,
+                caption_model=caption_model,
+                seed=seed,
+                steps=steps,
+                detail_map=detail_map,
+            )
         count = len(ones[0].times) - 1
         job = self._job(h, w, batch=batch, steps=count, target=target)
         first = self._begin(job, tile, memory_limit)
@@ -271,24 +277,27 @@ class Decoder:
 
         Where memory runs out all the same, the picture is painted anew in a way that takes less, as by ``decode``.
         """
-        path, story = Path(path), self._story(latent)
-        check_tiff_output(path, overwrite=overwrite)
-        (one,) = self._ones(
-            story,
-            latent_sigma=latent_sigma,
-            caption=caption,
-            null_caption=null_caption,
-            caption_model=caption_model,
-            seed=seed,
-            steps=steps,
-            detail_map=detail_map,
-        )
+        path = Path(path)
+        with all_or_none(self.team):
+            check_tiff_output(path, overwrite=overwrite)
+            story = self._story(latent)
+            (one,) = self._ones(
+                story,
+                latent_sigma=latent_sigma,
+                caption=caption,
+                null_caption=null_caption,
+                caption_model=caption_model,
+                seed=seed,
+                steps=steps,
+                detail_map=detail_map,
+            )
+            check_room(path, one.bytes_in_files * (self.team.here if self.team else 1))  # each has files of its own
         height, width = (side * self.checkpoint.scale for side in self._native_size(story))
         job = self._job(*story.tensor.shape[2:], batch=1, steps=len(one.times) - 1, target=None, in_files=True)
         first = self._begin(job, tile, memory_limit)
 
         def paint(setting: Setting) -> None:
-            with room_beside(path, one.bytes_in_files) as folder:
+            with room_beside(path) as folder:
                 painting = replace(one, pieces=setting.pieces)
                 canvas = painting.tiled(setting.tile, _count_on(on_step, 0, len(one.times) - 1), folder)
                 if self.team is not None and self.team.rank > 0:
@@ -332,13 +341,19 @@ class Decoder:
         )
 
     def _fits(self, paint: Callable[[Setting], None], setting: Setting) -> bool:
-        """Paint, and whether memory was enough; what was alive when it was not is gone."""
+        """Paint, and whether memory was enough; what was alive when it was not is gone.
+
+        Raises:
+            TeamError: this process cannot go on, and others wait for it.
+        """
         before = self.last_settings
         self.last_settings = (*before, setting)  # a file's metadata, written while it is painted, tell it
         try:
             paint(setting)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.team is not None:  # the others would wait for this process
+        except (RuntimeError, MemoryError, OutputError) as error:
+            if self.team is not None and (is_out_of_memory(error) or isinstance(error, OutputError)):
+                raise _alone(self.team, error) from error
+            if not is_out_of_memory(error):
                 raise
             self.last_settings = before
             return False
@@ -517,10 +532,17 @@ class Decoder:
             guided=self.checkpoint.guided,
             frugal=frugal,
             quantized=any(isinstance(module, QuantizedLinear) for module in self.network.modules()),
+            ranks=self.team.size if self.team else 1,
         )
 
     def _held(self) -> int:
-        """Bytes that are there before a decode: weights, and what else the process holds or has reserved."""
+        """Bytes that are there before a decode: weights, and what else the process holds or has reserved; in a team the
+        most that one of its processes has, so that all plan alike."""
+        held = self._held_here()
+        return held if self.team is None else max(self.team.gather(held))
+
+    def _held_here(self) -> int:
+        """The same of this process."""
         resting = resting_dtypes(self.network, self.dtype)
         weights = sum(p.numel() * resting[name].itemsize for name, p in self.network.named_parameters())
         here = not any(p.is_meta for p in self.network.parameters())
@@ -649,6 +671,17 @@ def _check_decodes(loaded: LoadedCheckpoint, device: torch.device) -> None:
             f'"{loaded.path}" holds fp8 weights, which are for NVIDIA H100 and newer, and this is {device}. '
             "Quantize to int8, which is as small and more exact: latpix quantize CHECKPOINT -o FILE --to int8."
         )
+
+
+def _alone(team: Team, error: Exception) -> TeamError:
+    """What ends the run where one of several processes fails at what only it does, while the others wait for it."""
+    what = f"process {team.rank} of {team.size} (from 0) "
+    if isinstance(error, OutputError):
+        return TeamError(f"{what}cannot go on, and so none can: {error}")
+    return TeamError(
+        f"{what}ran out of memory, and the others cannot finish the picture without it: give a memory limit that every "
+        "process can keep to (--memory-limit), or start fewer."
+    )
 
 
 def _resampled(pixels: Float[Tensor, "1 3 y x"], target: tuple[int, int] | None) -> Float[Tensor, "1 3 H W"]:

@@ -10,6 +10,7 @@
     ├── OptionError         an option's value outside what the checkpoint or the device can do
     ├── OutputError         a result that cannot be written
     ├── MemoryLimitError    a memory limit that nothing fits into, or memory that ran out twice
+    ├── TeamError           one of the processes that share a picture failed, so the others cannot finish it
     ├── MissingExtraError   an optional library that is not installed
     ├── DownloadError       a file that the hub did not give
     ├── ManifestError       a line of a manifest that cannot be used
@@ -62,6 +63,10 @@ class OutputError(LatpixError):
 
 class MemoryLimitError(LatpixError):
     """Nothing fits into the memory limit, not even the smallest tile; or memory ran out, and again with less."""
+
+
+class TeamError(LatpixError):
+    """One of the processes that share a picture failed, and the others wait for it in vain: the run ends."""
 
 
 class MissingExtraError(LatpixError):

@@ -9,8 +9,8 @@ picture, but for the latent itself. Several processes share the rows of a whole,
 Letters: c latent channels, h w latent cells, H W output pixels.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,17 +23,25 @@ from latpix.canvas import Canvas, bytes_of
 from latpix.checkpoints.registry import Checkpoint
 from latpix.latent_bands import project_in_bands
 from latpix.network.layers import TIMESTEP_SCALE
-from latpix.network.model import Denoiser
+from latpix.network.model import Condition, Denoiser, default_pieces
 from latpix.network.pieces import Pieces
+from latpix.network.time_table import TimeTable
 from latpix.sampling.guidance import guide
 from latpix.sampling.noise import normals
 from latpix.sampling.paths import Pixels
 from latpix.sampling.samplers import Denoise, OnStep, Step, sample, step_multistep, step_ode, step_renoise
 from latpix.sampling.schedules import Times
-from latpix.team import Team
+from latpix.team import Band, Team
 from latpix.tiling import BLOCK, Tile, cut_tiles, sample_in_tiles
 
-Bind = Callable[[Tensor | None], Denoise]  # of a caption's states
+
+@dataclass(frozen=True)
+class Told:
+    """What the network is told at every step and in every tile."""
+
+    tokens: Float[Tensor, "1 l d"] | None  # the caption's
+    null_tokens: Float[Tensor, "1 m d"] | None  # those of what guidance pushes away from
+    times: TimeTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,60 +64,64 @@ class OneDecode:
         base, sigma = self.network.base_decoder, self._sigma
         image = None if base is None else base.paint(self.latent, sigma)
         height, width = self.size
-
-        def bind(caption: Tensor | None) -> Denoise:
-            condition = self.network.condition(
-                height=height,
-                width=width,
-                latent=self.latent,
-                latent_sigma=sigma if self.sigma_map is None else self.sigma_map,
-                caption=caption,
-                image=image,
-                pieces=self.pieces,
-            )
-            if self.team is not None:
-                shared = self.team.predict(self.network, condition)
-                return lambda x_t, t: shared(x_t, TIMESTEP_SCALE * t)
-            return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
-
+        told, band = self._told(), None
+        pieces = self.pieces or default_pieces(self.row.network)
+        condition = self.network.condition(
+            height=height,
+            width=width,
+            latent=self.latent,
+            latent_sigma=sigma if self.sigma_map is None else self.sigma_map,
+            tokens=told.tokens,
+            image=image,
+            times=told.times,
+            pieces=pieces if self.team is None else replace(pieces, keep_features=False),
+        )
+        if self.team is not None:
+            band = Band(self.team, condition.rows)
+            condition = self._of_band(band.condition(condition), pieces)
         return sample(
             self._step,
-            self._guided(bind),
+            self._guided(condition, told, band),
             lambda draw: self._noise(draw, Tile(0, 0, height, width)),
             self.times,
             prediction=self.row.sampling.prediction,
             on_step=on_step,
         )
 
+    def _of_band(self, condition: Condition, pieces: Pieces) -> Condition:
+        """A band's, whose features are made, and kept, of the band alone."""
+        features = condition.features
+        if pieces.keep_features and features is not None:
+            features = self.network.latent_projection.made(features)
+        return replace(condition, pieces=pieces, features=features)
+
     def tiled(self, side: int, on_step: OnStep, folder: Path | None = None) -> Canvas:
         """The picture in tiles of ``side`` cells, not clamped; its state between steps in ``folder``, if given."""
         h, w = self.latent.shape[2:]
         base, projected = self._prepare(folder)
         patches = self._cell // self.row.network.patch_size  # along a cell's side
+        told = self._told()
 
-        def bind_tile(tile: Tile) -> Denoise:
+        def bind(tile: Tile) -> Denoise:
             part, grid = tile.times(self._cell), tile.times(patches)
             sigma = self._sigma if self.sigma_map is None else self.sigma_map[:, grid.rows, grid.columns]
-
-            def bind(caption: Tensor | None) -> Denoise:
-                condition = self.network.condition(
-                    height=part.height,
-                    width=part.width,
-                    latent_sigma=sigma,
-                    caption=caption,
-                    image=None if base is None else base.read(part.rows, part.columns),
-                    projected=projected.read(grid.rows, grid.columns),
-                    origin=(grid.top, grid.left),
-                    pieces=self.pieces,
-                )
-                return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
-
-            return self._guided(bind)
+            condition = self.network.condition(
+                height=part.height,
+                width=part.width,
+                latent_sigma=sigma,
+                tokens=told.tokens,
+                image=None if base is None else base.read(part.rows, part.columns),
+                projected=projected.read(grid.rows, grid.columns),
+                origin=(grid.top, grid.left),
+                times=told.times,
+                pieces=self.pieces,
+            )
+            return self._guided(condition, told)
 
         tiles, team = cut_tiles(h, w, side), self.team
         return sample_in_tiles(
             self._step,
-            bind_tile,
+            bind,
             self._noise,
             self.times,
             tiles,
@@ -167,13 +179,26 @@ class OneDecode:
             self.seed, draw, 3, part.height, part.width, top=part.top, left=part.left, device=self.latent.device
         )[None]
 
-    def _guided(self, bind: Bind) -> Denoise:
-        """The network with its condition bound, and the null caption's too where the checkpoint is guided."""
-        caption, null_caption = self.captions
-        conditional = bind(caption)
-        if null_caption is None:
-            return conditional
-        return guide(conditional, bind(null_caption), self.row.sampling.guidance_scale)
+    def _told(self) -> "Told":
+        """What every tile shares."""
+        embed = self.network.caption_embedding
+        tokens, null_tokens = (None if c is None or embed is None else embed(c) for c in self.captions)
+        timesteps = TIMESTEP_SCALE * self.times[:-1].to(self.latent.device)
+        return Told(tokens, null_tokens, self.network.time_table(timesteps))
+
+    def _guided(self, condition: Condition, told: "Told", band: Band | None = None) -> Denoise:
+        """The network with its condition bound, and with the null caption's too where the checkpoint is guided."""
+
+        def bind(condition: Condition) -> Denoise:
+            if band is not None:
+                shared = band.predict(self.network, condition)
+                return lambda x_t, t: shared(x_t, TIMESTEP_SCALE * t)
+            return lambda x_t, t: self.network(x_t, TIMESTEP_SCALE * t, condition)
+
+        if told.null_tokens is None:
+            return bind(condition)
+        null = bind(self.network.retold(condition, told.null_tokens))
+        return guide(bind(condition), null, self.row.sampling.guidance_scale)
 
     def _prepare(self, folder: Path | None) -> tuple[Canvas | None, Canvas]:
         """The base picture, where the network paints on one, and the latent projection's map."""

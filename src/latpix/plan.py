@@ -105,6 +105,7 @@ class CostModel:
     guided: bool = False  # two conditions, one of them of the null caption
     frugal: bool = False  # there is a limit: freed blocks are given back
     quantized: bool = False  # weights of the blocks rest in eight bits, and are widened while they are used
+    ranks: int = 1  # processes that share the rows of a picture in one piece; costs are those of each
 
     @property
     def _cell(self) -> int:
@@ -134,13 +135,14 @@ class CostModel:
     def _stages(self, job: Job, setting: Setting) -> Iterator[int]:
         """Of a picture in one piece."""
         c, n = self.config, self._patches(job.height, job.width)
-        picture = 12 * job.height * job.width * self._cell**2
-        kept = self._condition_bytes(n) + self._feature_bytes(n, setting.pieces) * (1 + self.guided)
+        picture, columns = 12 * job.height * job.width * self._cell**2, job.width * self._cell // c.patch_size
+        own = -(-n // (self.ranks * columns)) * columns if self.ranks > 1 else n
+        kept = self._condition_bytes(n) + self._feature_bytes(own, setting.pieces)
         base = picture * bool(c.base_widths)
         whole = picture * (1 + self.guided) + base  # state, the guess before where steps read it, what was painted on
         yield base + max(self._base_bytes(job.height, job.width), base)
         yield whole + kept + self._stack_bytes(n)
-        yield from (whole + kept + stage for stage in self._call_bytes(n, setting.pieces))
+        yield from (whole + kept + stage for stage in self._call_bytes(own, setting.pieces, n))
         yield base + kept + (5 + self.guided) * picture  # between two steps: the state twice, the guess, noise
 
     def _stages_in_tiles(self, job: Job, setting: Setting) -> Iterator[int]:
@@ -173,7 +175,7 @@ class CostModel:
         """Of one tile's part of a step, then of the step of a piece of the picture."""
         c, height, width = self.config, min(setting.tile, job.height), min(setting.tile, job.width)
         n, part = self._patches(height, width), 12 * height * width * self._cell**2
-        kept = self._condition_bytes(n) + self._feature_bytes(n, setting.pieces) * (1 + self.guided)
+        kept = self._condition_bytes(n) + self._feature_bytes(n, setting.pieces)
         kept += n * c.latent_width * self.dtype.itemsize  # its part of the projection
         yield from (kept + stage for stage in self._call_bytes(n, setting.pieces))
         yield kept + 3 * part  # prediction, weights
@@ -205,8 +207,8 @@ class CostModel:
         outputs = 4 + 2 * bool(c.image_channels) + (c.rgb_head not in (None, -1))
         return n * c.latent_width * (outputs * s + 12)
 
-    def _call_bytes(self, n: int, pieces: Pieces) -> Iterator[int]:
-        """Of each stage of a network call, the state and the condition apart."""
+    def _call_bytes(self, n: int, pieces: Pieces, seen: int | None = None) -> Iterator[int]:
+        """Of each stage of a network call, the state and the condition apart; ``seen`` patches have keys and values."""
         c, s = self.config, self.dtype.itemsize
         wide = s * self.quantized  # of a weight that is widened, some rows at a time in float32
         rows = 2 * 4 * WIDENED * c.width * self.quantized
@@ -217,17 +219,17 @@ class CostModel:
         stream, joint, attended = 4 * d * n + caption, 3 * s * d * (n + text), s * d * (n + text)
         yield stream + 12 * area * n + 6 * area * n  # to patches
         yield stream + joint + tokens * (3 * s * d + 18 * d) + 3 * wide * d**2
-        yield stream + joint + attended
+        yield stream + 2 * attended + 2 * s * d * ((seen or n) + text)  # others' keys and values too
         yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width) + wide * d * c.mlp_width
         pixels = (4 * area_e + 4 * d) * n
         pack = 2 if s == 2 and self.on_cpu else 1  # a product in bfloat16 copies its weight into another order
-        yield pixels + rows + (6 + 2) * area_e * d * wide  # modulators are copied from the widened weight
-        yield pixels + 3 * s * a * n + patches * area_e * (2 * s + 12 + s) + 2 * area_e * d * s * pack
-        yield pixels + 4 * s * a * n
         part = area_e * min(pieces.pixels, area) // area
-        weights = 4 * s * d * (area_e + part * (pack - 1))
-        yield pixels + s * a * n + rows + (6 + 4) * area_e * d * wide
-        yield pixels + s * a * n + patches * (s * area_e + part * (13 * s + 8)) + weights + area_e * a * wide
+        codes = d * self.quantized  # of the weights' part that is widened
+        weights = 2 * area_e * (d * s * pack + codes)
+        yield pixels + 3 * s * a * n + rows + patches * area_e * (2 * s + 12 + s) + weights
+        yield pixels + 2 * s * a * (n + (seen or n))
+        weights = part * (4 * (d * s * pack + codes) + a * wide)
+        yield pixels + s * a * n + rows + patches * part * (14 * s + 8) + weights
         yield pixels + 2 * 12 * area * n
 
     def _base_bytes(self, height: int, width: int) -> int:

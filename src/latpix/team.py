@@ -2,7 +2,8 @@
 
 A band's queries see the keys and values of the whole picture, gathered in every attention; where attention has windows,
 a band works on those that it has a part of. All else in the network is local to a patch, or small and the same for all
-(caption, latent projection, base decoder). The sampler runs in each process, on the same bits.
+(caption, latent projection, base decoder). The sampler runs in each process, on the same bits. Training shares pictures
+by the same bands: it computes the whole loss in each process, and gradients go through what was gathered.
 Source: sequence parallelism by gathered keys and values, as in Jacobs et al. 2023, section 2.
 Letters: b batch, n patches.
 """
@@ -12,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latpix.errors import UsageError
+from latpix.errors import LatpixError, TeamError, UsageError
 from latpix.network.attention import Scope, Windows
 from latpix.network.latent_projection import LatentFeatures
-from latpix.network.model import Condition
+from latpix.network.model import Condition, Denoiser
 from latpix.network.rope import Rotation
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class Team:
     rank: int
     size: int
     group: dist.ProcessGroup | None = None  # None is that of all processes
+    here: int = 1  # how many of them are on this machine
 
     def share(self, items: Sequence[T]) -> list[T]:
         """Those of the items that this process has; every process asks with the same ones."""
@@ -41,20 +43,93 @@ class Team:
 
     def sum(self, x: Tensor) -> Tensor:
         """Added up over all processes, in place; each has the same bits."""
-        dist.all_reduce(x, group=self.group)
+        with _answered():
+            dist.all_reduce(x, group=self.group)
         return x
 
-    def predict(
-        self, network: Callable[[Tensor, Tensor, Condition], Tensor], condition: Condition
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """``network(x_t, timestep, condition)`` of a whole picture, of which each process computes a band.
+    def gather(self, value: T) -> list[T]:
+        """What each process has, in their order; small things that can be pickled."""
+        found: list[Any] = [None] * self.size
+        with _answered():
+            dist.all_gather_object(found, value, group=self.group)
+        return found
 
-        Raises:
-            UsageError: there are more processes than rows of patches.
+    def join(self, x: Tensor) -> Tensor:
+        """All processes' tensors, which are of one size, along dimension 0; it passes gradients on."""
+        joined: Tensor = Join.apply(x, self.group, self.size)  # type: ignore[no-untyped-call]
+        return joined
+
+    def fill(self, parts: Sequence[Tensor]) -> None:
+        """Each process's part, where this one's own stands already.
+
+        In place: gloo's gather takes the memory of all parts a second time.
         """
-        bands = Bands(self, condition.rows)
-        own = bands.condition(condition)
-        return lambda x_t, timestep: bands.join(network(bands.cut(x_t, 2), timestep, own), 2)
+        with _answered():
+            sent = [
+                dist.broadcast(part, group_src=rank, group=self.group, async_op=True) for rank, part in enumerate(parts)
+            ]
+            for part in sent:
+                assert part is not None
+                part.wait()
+
+
+class Join(torch.autograd.Function):
+    """All processes' tensors, joined along dimension 0.
+
+        forward   every part on every process, in order
+        backward  the sum of all processes' gradients with respect to one's own part
+
+    With the second line each process holds the gradient of the *sum* of all losses through its part. Where they are
+    equal, the average over processes is the gradient of one. (A gather that keeps only one's own slice of the gradient
+    loses what the other bands' queries owe to this band's keys.)
+    """
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, group: dist.ProcessGroup | None, size: int) -> Tensor:
+        context.group, context.size = group, size
+        x = x.contiguous()
+        out = x.new_empty((size * len(x), *x.shape[1:]))
+        with _answered():
+            dist.all_gather_into_tensor(out, x, group)
+        return out
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        wide = gradient.float().contiguous()  # gloo reads memory as it lies, and bfloat16 sums would lose digits
+        out = wide.new_empty((len(wide) // context.size, *wide.shape[1:]))
+        dist.reduce_scatter_tensor(out, wide, group=context.group)
+        return out.to(gradient.dtype), None, None
+
+
+@contextmanager
+def all_or_none(team: Team | None) -> Iterator[None]:
+    """What may fail in one process, before all do something together: then every process raises an error of ours.
+
+    No process may wait for another inside.
+    """
+    if team is None:
+        yield
+        return
+    own: LatpixError | None = None
+    try:
+        yield
+    except LatpixError as error:
+        own = error
+    errors = [error for error in (own, *team.gather(own)) if error is not None]
+    if errors:
+        raise errors[0]
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """While processes exchange something: one that has gone is an error, not a traceback of the network's."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TeamError(
+            "another process that shares this picture has ended, or does not answer; it says itself why."
+        ) from error
 
 
 @contextmanager
@@ -72,15 +147,21 @@ def meet(device: torch.device) -> Iterator[Team]:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Team(rank=dist.get_rank(), size=dist.get_world_size())
+        size = dist.get_world_size()
+        yield Team(rank=dist.get_rank(), size=size, here=int(os.environ.get("LOCAL_WORLD_SIZE", size)))
     finally:
         dist.destroy_process_group()
 
 
-class Bands:
-    """Whole rows of patches, as many for each process as can be; some have one more than others."""
+class Band:
+    """The rows of patches that this process has of a picture; some processes have one more than others."""
 
     def __init__(self, team: Team, rows: int) -> None:
+        """Of a picture of ``rows``.
+
+        Raises:
+            UsageError: there are more processes than rows.
+        """
         if rows < team.size:
             raise UsageError(f"{rows} rows of patches cannot be shared by {team.size} processes; start fewer.")
         self.team, self.rows = team, rows
@@ -93,18 +174,26 @@ class Bands:
         per_row = x.shape[dim] // self.rows
         return x.narrow(dim, self.start * per_row, self.count * per_row)
 
-    def join(self, x: Tensor, dim: int) -> Tensor:
-        """The parts of all processes, along a dimension."""
-        per_row, most = x.shape[dim] // self.count, max(self.counts)
-        part = x.movedim(dim, 0)
+    def join(self, x: Tensor, dim: int, before: int = 0) -> Tensor:
+        """The parts of all processes along a dimension, after its first entries, so many, which all have."""
+        x = x.movedim(dim, 0)
+        head, part, most = x[:before], x[before:], max(self.counts)
+        per_row, even = len(part) // self.count, min(self.counts) == most
+        sizes = [count * per_row for count in self.counts]
+        if not torch.is_grad_enabled():
+            out = x.new_empty((before + sum(sizes), *x.shape[1:]))
+            out[:before] = head
+            parts = out[before:].split(sizes)
+            parts[self.team.rank].copy_(part)
+            self.team.fill(parts)
+            return out.movedim(0, dim)
         if self.count < most:  # messages are of one size
             part = torch.cat([part, part.new_zeros((most - self.count) * per_row, *part.shape[1:])])
-        out = part.new_empty((self.team.size * most * per_row, *part.shape[1:]))
-        dist.all_gather_into_tensor(out, part.contiguous(), self.team.group)
-        if min(self.counts) < most:
-            parts = zip(out.split(most * per_row), self.counts, strict=True)
-            out = torch.cat([one[: count * per_row] for one, count in parts])
-        return out.movedim(0, dim)
+        joined = self.team.join(part)
+        if even and not before:
+            return joined.movedim(0, dim)
+        padded = zip(joined.split(most * per_row), sizes, strict=True)
+        return torch.cat([head, *(one[:size] for one, size in padded)]).movedim(0, dim)
 
     def condition(self, whole: Condition) -> Condition:
         """What the network knows of this band, from what it knows of the picture."""
@@ -127,6 +216,10 @@ class Bands:
             latent_sigma=self._sigma(whole.latent_sigma),
         )
 
+    def predict(self, network: Denoiser, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+        """``network(x_t, timestep, condition)`` of the whole picture; the condition is this band's."""
+        return lambda x_t, timestep: self.join(network(self.cut(x_t, 2), timestep, condition), 2)
+
     def _sigma(self, sigma: Tensor | None) -> Tensor | None:
         """One for the picture, or this band's part of each patch's."""
         return sigma if sigma is None or sigma.shape[1] == 1 else self.cut(sigma, 1)
@@ -140,8 +233,10 @@ class Bands:
     def _windows(self, windows: Windows) -> Windows:
         """Those that hold a patch of the band."""
         area, place = windows.index.shape[1], self.cut(windows.place, 0)
+        first = self.start * len(windows.place) // self.rows
         touched, window = (place // area).unique(return_inverse=True)
-        return Windows(windows.index[touched], windows.inside[touched], window * area + place % area, windows.padded)
+        place = window * area + place % area
+        return Windows(windows.index[touched], windows.inside[touched], place, windows.padded, first)
 
-    def _everyone(self, x: Tensor) -> Tensor:
-        return self.join(x, 1)
+    def _everyone(self, x: Tensor, before: int) -> Tensor:
+        return self.join(x, 1, before)

@@ -19,7 +19,7 @@ from latpix.benchmark.roofline import roofline
 from latpix.benchmark.run import bench, names_of, preset_of
 from latpix.benchmark.traffic import Traffic
 from latpix.checkpoints.registry import find
-from latpix.errors import BenchmarkError, OptionError, UsageError
+from latpix.errors import BenchmarkError, MemoryLimitError, OptionError, UsageError
 
 CPU, ONCE = torch.device("cpu"), Effort(warm_ups=1, runs=1)
 TINY = replace(square("small-tiny", replace(find("flux2-tiny"), name="small", network=NETWORK), 512), steps=2)
@@ -182,9 +182,19 @@ def test_slower_and_larger_fail_on_the_same_device_only(compared):
     assert regressions({**document, "cases": [{**row, "name": "new", "ms": 1e9}]}, before) == []
 
 
+def test_a_case_with_little_room_is_painted_under_that_limit():
+    peak = measure_peak(replace(TINY, room=400 * 2**20), CPU, "float32")
+    assert 0 < peak.over_weights < 400 * 2**20
+    with pytest.raises(MemoryLimitError, match="too small"):
+        measure_peak(replace(TINY, room=1), CPU, "float32")
+
+
 def test_presets_hold_the_cases_of_their_device():
-    assert names_of("cpu") == ["full-512", "full-512-v1.5", "mid-1024", "tiny-1024", "memory-1024", "memory-2048"]
-    assert {"full-4096", "full-1024-v1.5", "tiny-2048", "attention-65536-72"} < set(names_of("gpu"))
+    assert names_of("cpu") == [
+        "full-512", "full-512-v1.5", "mid-1024", "tiny-1024", "memory-1024", "memory-2048", "low-memory-2048",
+        "low-memory-2048-v1.5",
+    ]  # fmt: skip
+    assert {"full-3840", "full-1024-v1.5", "tiny-2048", "low-memory-4096", "attention-65536-72"} < set(names_of("gpu"))
     assert [case.weights for case in cases_of("cpu")] == ["random", "random", "random", "flux2-tiny"]
     mid = cases.MID
     assert mid.parameters == pytest.approx(39.4e6, rel=1e-3)

@@ -9,7 +9,7 @@ from latpix import read_picture, save_picture
 from latpix.errors import OutputError, PictureError
 from latpix.files import tiled_tiff
 from latpix.files.picture_files import picture_info, read_metadata
-from latpix.files.tiled_tiff import room_beside, save_tiff
+from latpix.files.tiled_tiff import check_room, room_beside, save_tiff
 
 
 def parts_of(pixels):
@@ -41,10 +41,11 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_the_room_beside_an_output_goes_when_it_is_done_and_is_refused_where_the_disk_has_none(tmp_path, monkeypatch):
-    with room_beside(tmp_path / "a.tiff", 100) as folder:
+    check_room(tmp_path / "a.tiff", 100)
+    with room_beside(tmp_path / "a.tiff") as folder:
         (folder / "state").write_bytes(b"x")
         assert folder.parent == tmp_path
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
-    with pytest.raises(OutputError, match=r"2\.0 GiB beside it.*has 1\.0 GiB"), room_beside(tmp_path / "a.tiff", 2**31):
-        pass
+    with pytest.raises(OutputError, match=r"2\.0 GiB beside it.*has 1\.0 GiB"):
+        check_room(tmp_path / "a.tiff", 2**31)

@@ -21,7 +21,6 @@ from small_networks import (
 )
 
 import latpix.network
-from latpix.network.attention import make_scopes
 from latpix.network.config import PIXELDIT, V1, V1_5
 from latpix.network.model import Denoiser, build
 from latpix.network.pieces import Pieces
@@ -145,12 +144,35 @@ def test_without_kept_features_none_is_there():
 
 
 def test_a_decode_makes_no_caption_tokens_that_nobody_reads():
+    """Of the last block's caption only keys and values."""
     network, given, ran = small_network(SMALL), small_inputs(SMALL), []
     for i, block in enumerate(network.patch_blocks):
-        block.caption.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
-        block.caption.out.register_forward_hook(lambda *_, i=i: ran.append(i))
+        for layer in (block.caption.qkv, block.caption.q_norm, block.caption.out, block.caption.mlp):
+            layer.register_forward_hook(lambda *_, i=i: ran.append(i))
     paint(network, given)
-    assert ran == [0, 0, 1, 1]
+    assert ran == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_time_says_of_a_whole_schedule_at_once_is_what_it_says_at_each_step(form):
+    network, given = small_network(FORMS[form]), small_inputs(FORMS[form])
+    times = torch.tensor([999.0, 634.0, 342.0])
+    condition = condition_of(network, given)
+    prepared = replace(condition, times=network.time_table(times))
+    for timestep in (times[[1, 2]], times[[0, 0]]):
+        step = {**given, "timestep": timestep}
+        close(network(given["x_t"], timestep, prepared), call(network, step))
+    assert network(given["x_t"], torch.tensor([634.0, 500.0]), prepared)[1].isnan().all()  # not of the schedule
+
+
+@torch.no_grad()
+def test_another_caption_shares_all_but_the_caption():
+    network, given = small_network(SMALL_V1_5), small_inputs(SMALL_V1_5)
+    other = small_inputs(SMALL_V1_5, caption_length=3, seed=2)["caption"]
+    retold = network.retold(condition_of(network, given), network.caption_embedding(other))
+    expected = call(network, {**given, "caption": other})
+    assert torch.equal(network(given["x_t"], given["timestep"], retold), expected)
+    assert not torch.equal(call(network, given), expected)
 
 
 def test_training_gets_the_gradients_of_the_unchunked_path():
@@ -164,10 +186,12 @@ def test_training_gets_the_gradients_of_the_unchunked_path():
 
 def test_tables_are_made_once_for_a_size_and_serve_training_too():
     network, given = small_network(SMALL), small_inputs(SMALL)
-    make_scopes.cache_clear()
     with torch.inference_mode():
         first = condition_of(network, given)
-    assert condition_of(network, given).patch_scopes[0] is first.patch_scopes[0]
+    again = condition_of(network, given)
+    assert again.patch_scopes[0] is first.patch_scopes[0]
+    assert again.caption_rotation is first.caption_rotation
+    assert again.row_positions.data_ptr() == first.row_positions.data_ptr()
     network.requires_grad_(True)
     call(network, given).sum().backward()  # a table that inference mode made could not be kept for this
 

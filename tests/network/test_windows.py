@@ -72,6 +72,14 @@ def test_padding_is_never_looked_at():
     assert torch.allclose(attended[:, 0], v[:, 0].flatten(1))  # a corner patch, alone in its window, sees itself
 
 
+def test_parts_that_lie_alike_in_their_windows_share_a_scope():
+    first, moved, other = (
+        make_scopes(4, 4, 8, reference=None, window=4, origin=origin) for origin in [(1, 2), (5, 14), (2, 2)]
+    )
+    assert moved[1] is first[1]
+    assert not torch.equal(other[1].windows.place, first[1].windows.place)
+
+
 @pytest.mark.parametrize(("depth", "reach"), [(1, 2), (2, 4)])
 def test_a_patch_is_seen_exactly_as_far_as_the_windows_reach(depth, reach):
     """The first patch's window holds 2x2 patches; an odd block's carry it to a third, the next to a fourth."""

@@ -64,6 +64,7 @@ class Work:
     jobs: list[Job | Failure]
     inputs: int  # of all processes together
     skipped: list[Path]  # outputs that are there already and stay
+    together: bool = False  # every process has all of it: they make each picture together
 
     @property
     def outputs(self) -> int:
@@ -87,6 +88,7 @@ def plan_work(
     latent_sigmas: Sequence[float] | None = None,
     existing: Existing = "refuse",
     ranks: Ranks | None = None,
+    may_team: bool = False,
 ) -> Work:
     """Measure the inputs, name their outputs, and check that each can be written.
 
@@ -98,7 +100,8 @@ def plan_work(
         space: of latent files that do not say it.
         latent_sigmas: one output for each; default one output, at the latent's own.
         existing: what to do with an output that is there already.
-        ranks: this process among several; it gets its share of the items.
+        ranks: this process among several; it gets its share of the outputs.
+        may_team: where there are fewer outputs than processes, each gets all, to make them together with the others.
 
     Raises:
         UsageError: one file for several outputs, two inputs that would make the same file.
@@ -119,9 +122,10 @@ def plan_work(
         except OutputError as error:  # a name that a manifest gives
             jobs.append(Failure(input=item.name, error=error))
     _check_distinct([job for job in jobs if isinstance(job, Job)])
-    shared = (ranks or Ranks()).share(jobs, _cost)
-    kept, skipped = _settle_existing(shared, existing)
-    return Work(jobs=kept, inputs=len(found), skipped=skipped)
+    ranks = ranks or Ranks()
+    together = may_team and ranks.size > sum(len(job.outputs) if isinstance(job, Job) else 1 for job in jobs)
+    kept, skipped = _settle_existing(jobs if together else _shared(jobs, ranks), existing)
+    return Work(jobs=kept, inputs=len(found), skipped=skipped, together=together)
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,23 @@ def _measured(item: Item | Failure, kind: Kind, space: str | None) -> Measure | 
         return measure(item, kind, space=space)
     except LatpixError as error:
         return Failure(input=item.name, error=error)
+
+
+def _shared(jobs: Sequence[Job | Failure], ranks: Ranks) -> list[Job | Failure]:
+    """A process's share, by outputs; those of one input are one job again."""
+    single: list[tuple[int, Job | Failure]] = []
+    for place, job in enumerate(jobs):
+        if isinstance(job, Job):
+            single += [(place, replace(job, outputs=(output,))) for output in job.outputs]
+        else:
+            single.append((place, job))
+    own: dict[int, Job | Failure] = {}
+    for place, job in ranks.share(single, lambda one: _cost(one[1])):
+        before = own.get(place)
+        if isinstance(before, Job) and isinstance(job, Job):
+            job = replace(job, outputs=before.outputs + job.outputs)
+        own[place] = job
+    return list(own.values())
 
 
 def _cost(job: Job | Failure) -> tuple[int, ...]:

@@ -20,13 +20,14 @@ from latpix.batching.outputs import Job, Output, Result, Work, make_folder
 from latpix.batching.story import Origin, story_of
 from latpix.checkpoints.registry import Checkpoint
 from latpix.decoder import Decoder
-from latpix.errors import LatpixError, OptionError, UsageError
+from latpix.errors import LatpixError, OptionError, TeamError, UsageError
 from latpix.files.latent_files import Latent
 from latpix.files.picture_files import read_picture, save_picture
 from latpix.latents.noising import noise_latent
 from latpix.latents.spaces import LATENT_SPACES
 from latpix.plan import ONE_AT_A_TIME, Setting
 from latpix.sampling.noise import LATENT_DRAW, noise_field
+from latpix.team import all_or_none
 
 OnStep = Callable[[int, int], None]
 
@@ -174,7 +175,10 @@ class Painter:
         for task in group:
             try:
                 if id(task.job) not in self._loaded and id(task.job) not in self._failed:
-                    self._loaded[id(task.job)] = self.load(task.job)
+                    with all_or_none(self.decoder.team):
+                        self._loaded[id(task.job)] = self.load(task.job)
+            except TeamError:
+                raise
             except LatpixError as error:
                 self._failed.add(id(task.job))
                 yield task.place, Failure(input=task.job.item.name, error=error)
@@ -202,6 +206,8 @@ class Painter:
             return
         try:
             pictures = self._decode(tasks, latents)
+        except TeamError:
+            raise
         except LatpixError as error:
             if len(tasks) > 1:  # one of them is at fault: which?
                 for task in tasks:
@@ -239,8 +245,8 @@ class Painter:
             return self._told(task, latent, size, setting, in_files=True)
 
         try:
-            if self._writes:
-                make_folder(path)
+            with all_or_none(self.decoder.team):
+                make_folder(path)  # in each process: each keeps files beside the picture
             self.decoder.decode_to_tiff(
                 latent,
                 path,
@@ -250,6 +256,8 @@ class Painter:
                 overwrite=self.overwrite,
                 **self._common(task.job),
             )
+        except TeamError:
+            raise
         except LatpixError as error:
             return Failure(input=task.job.item.name, error=error)
         return replace(told()[1], seconds=time.perf_counter() - start)
@@ -299,7 +307,7 @@ class Painter:
             loaded.origin,
             index=task.output.index,
             size=size,
-            tile=setting.tile,
+            setting=setting,
             seed=seed,
             steps=self.painting.steps,
             caption=self._caption(job),

@@ -2,7 +2,8 @@
 
 The latent or the picture that it was made from is looked for where it was, then beside the picture, and so is a
 caption file; their sha256 must agree. A caption without a file comes from the cache, else it is embedded again. One
-device gives the same bits again; another one gives them to rounding, which may move a level here and there.
+device gives the same bits again; another one, as several processes, compiled blocks or smaller pieces do, gives them to
+rounding, which may move a level here and there.
 """
 
 import tempfile
@@ -16,13 +17,15 @@ from latpix.backbones.encode import load_codec
 from latpix.batching.captions import Captions, embed_captions
 from latpix.batching.paint import renoise
 from latpix.batching.run import codec_colours, encode_picture
-from latpix.batching.story import file_sha256
+from latpix.batching.story import file_sha256, rounding_of
 from latpix.decoder import Decoder
 from latpix.errors import CaptionError, CheckpointError, LatentError, LatpixError, PictureError
 from latpix.files.latent_files import Latent, read_latent
 from latpix.files.picture_files import read_metadata, read_picture, save_picture
 
 _NO_BUDGET = 2**62  # what we made, we may read
+ROUNDING, ROUNDING_OF_FEW_BITS = 2, 16  # levels of 255; the second in bfloat16, and in files that lose some
+LOSSLESS = (".png", ".tif", ".tiff")
 _NEEDED = (
     *("made_by", "checkpoint", "sha256", "seed", "steps", "latent_sigma", "height", "width", "tile"),
     *("dtype", "source", "encoder_sha256"),
@@ -35,6 +38,7 @@ class Remade:
 
     story: dict[str, Any]
     same_bits: bool | None = None  # None: it could not be made again
+    to_rounding: bool = False  # other bits, as close as another way to make it comes: it is the picture
     reason: str | None = None  # why not, or where it differs
     largest_difference: int | None = None  # in levels of 255
 
@@ -185,11 +189,18 @@ def _compared(story: dict[str, Any], path: Path, again: Path, decoder: Decoder) 
     if ours.shape != theirs.shape:
         return Remade(story=story, same_bits=False, reason="the picture was resized or cropped since.")
     largest = round(float((ours - theirs).abs().max()) * 127.5)
-    reason = None
-    if largest:
-        reason = f"levels differ by up to {largest} of 255."
-        if decoder.device.type != story.get("device"):
-            reason += (
-                f" It was made on {story.get('device')}, which agrees with {decoder.device.type} to rounding only."
-            )
-    return Remade(story=story, same_bits=largest == 0, reason=reason, largest_difference=largest)
+    if not largest:
+        return Remade(story=story, same_bits=True, largest_difference=0)
+    now = rounding_of(decoder, decoder.last_settings[0])
+    other = [f"{key} {story[key]} (now {now[key]})" for key in now if key in story and story[key] != now[key]]
+    reason = f"levels differ by up to {largest} of 255."
+    if other:
+        reason += f" It was made otherwise, which agrees to rounding only: {', '.join(other)}."
+    most = ROUNDING if story["dtype"] == "float32" and path.suffix.lower() in LOSSLESS else ROUNDING_OF_FEW_BITS
+    return Remade(
+        story=story,
+        same_bits=False,
+        to_rounding=bool(other) and largest <= most,
+        reason=reason,
+        largest_difference=largest,
+    )

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from latpix.backbones.vae import Vae
 from latpix.batching.inputs import Kind
 from latpix.decoder import LEAST_CELLS, Decoder
 from latpix.files.latent_files import Latent
+from latpix.plan import Setting
 from latpix.tiling import count_tiles
 
 
@@ -51,6 +52,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def rounding_of(decoder: Decoder, setting: Setting) -> dict[str, Any]:
+    """What the last bits of its pictures hang on: another device, or another way, agrees to rounding."""
+    return {
+        "device": decoder.device.type,
+        "processes": decoder.team.size if decoder.team else 1,
+        "compiled": decoder.compiled,
+        "pieces": asdict(setting.pieces),
+    }
+
+
 def story_of(
     decoder: Decoder,
     latent: Latent,
@@ -58,7 +69,7 @@ def story_of(
     *,
     index: int,
     size: tuple[int, int],
-    tile: int,
+    setting: Setting,
     seed: int,
     steps: int | None,
     caption: str | None,
@@ -75,7 +86,7 @@ def story_of(
         origin: of the latent.
         index: of the picture in its latent file.
         size: (height, width) of the picture.
-        tile: side of its tiles in latent cells.
+        setting: that it was painted in.
         seed, steps, caption: of the decode; steps None is the checkpoint's own number.
         caption_embedding: how the caption was embedded, where the checkpoint reads it.
         in_files: whether it was painted by ``decode_to_tiff``.
@@ -95,15 +106,15 @@ def story_of(
         "height": height,
         "width": width,
         "scale": height / native,
-        "tiles": count_tiles(rows, columns, tile),
-        "tile": tile,
+        "tiles": count_tiles(rows, columns, setting.tile),
+        "tile": setting.tile,
         "in_files": in_files,
         "colour_lock": colour_lock,
         "detail_map": detail_map and {"path": _spelled(detail_map), "sha256": file_sha256(detail_map)},
         "caption": caption,
         "caption_embedding": caption_embedding,
         "dtype": str(decoder.dtype).removeprefix("torch."),
-        "device": decoder.device.type,
+        **rounding_of(decoder, setting),
         "source": {"path": origin.path, "sha256": origin.sha256, "kind": origin.kind, "index": index},
         "encoder_sha256": origin.codec_sha256,
         "encoder_tiled": origin.codec_tiled,

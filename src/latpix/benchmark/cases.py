@@ -48,6 +48,7 @@ class Case:
     weights: str = "random"  # else a checkpoint's name or file
     like: str | None = None  # the registry row that a file follows
     whole: NetworkConfig | None = None  # the deeper network whose decode follows from this one's stages, step by step
+    room: int | None = None  # bytes over the weights that a memory limit leaves
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -87,19 +88,34 @@ def cases_of(preset: Preset) -> tuple[Case, ...]:
             square("mid-1024", MID, 1024),
             tiny(1024),
         )
-    sides = (1024, 2048, 4096)
+    sides = (1024, 2048, 3840, 4096)
     return (
         *(square(f"full-{side}", FULL, side) for side in sides),
         *(square(f"full-{side}-v1.5", FULL_V1_5, side) for side in sides),
-        *(tiny(side) for side in sides[:2]),
-        *(shortened(f"stages-{side}", FULL, side) for side in sides),
+        *(tiny(side) for side in (1024, 2048)),
+        *(shortened(f"stages-{side}", FULL, side) for side in (1024, 2048, 4096)),
     )
 
 
 def memory_cases_of(preset: Preset) -> tuple[Case, ...]:
-    """Those of which only the memory is measured; an accelerator tells that of the whole network."""
-    sides = (1024, 2048) if preset == "cpu" else ()
-    return tuple(shortened(f"memory-{side}", FULL, side, patch_blocks=2, pixel_blocks=1) for side in sides)
+    """Those of which only the memory is measured; an accelerator tells that of the whole network without a limit."""
+    low = {2048: 760 * 2**20, 4096: 2800 * 2**20}  # the room in which such a picture is to be painted whole
+    if preset == "gpu":
+        return tuple(
+            replace(square(f"low-memory-{side}{ending}", row, side), room=room)
+            for ending, row in (("", FULL), ("-v1.5", FULL_V1_5))
+            for side, room in low.items()
+        )
+
+    def short(name: str, row: Checkpoint, side: int) -> Case:
+        return shortened(name, row, side, patch_blocks=2, pixel_blocks=1)
+
+    return (
+        short("memory-1024", FULL, 1024),
+        short("memory-2048", FULL, 2048),
+        replace(short("low-memory-2048", FULL, 2048), room=low[2048]),
+        replace(short("low-memory-2048-v1.5", FULL_V1_5, 2048), room=low[2048]),
+    )
 
 
 def chosen(checkpoint: str | None, size: tuple[int, int], *, like: str | None = None) -> Case:

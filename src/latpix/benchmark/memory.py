@@ -2,13 +2,15 @@
 
     python -m latpix.benchmark.memory '{"network": "stock", "height": 16, "width": 16}'
 
-prints what the plan foretells and what the process then took, in bytes. On Linux only: it reads /proc.
+prints what the plan foretells and what the process then took, in bytes; under torchrun each of the processes that make
+the picture together does. On Linux only: it reads /proc.
 """
 
 import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from latpix.checkpoints.quantize import layers_of
 from latpix.checkpoints.registry import Checkpoint, find
 from latpix.decoder import Decoder
 from latpix.devices import resident_bytes
+from latpix.distributed import ranks_of_torchrun
 from latpix.network.model import build
 from latpix.network.precision import QuantizedLinear, resting_dtypes
+from latpix.team import Team, meet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +97,14 @@ def status(line: str) -> int:
 
 def run(case: Case) -> Measured:
     """Here and now."""
+    with meet(torch.device("cpu")) if ranks_of_torchrun().size > 1 else nullcontext() as team:
+        return _measured(case, team)
+
+
+def _measured(case: Case, team: Team | None) -> Measured:
+    torch.manual_seed(0)  # processes of a team have the same weights and latents
     decoder = random_decoder(case)
-    space = decoder.space
+    decoder.team, space = team, decoder.space
     caption = None
     if decoder.checkpoint.network.caption_width:
         caption = torch.randn(1, decoder.checkpoint.network.caption_length, decoder.checkpoint.network.caption_width)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from latpix.benchmark.cases import Case, decoder_of, inputs_of
+from latpix.benchmark.cases import Case, Given, decoder_of, inputs_of
 from latpix.checkpoints.load import peak_resident_bytes
 from latpix.decoder import Decoder
 from latpix.errors import BenchmarkError
@@ -58,7 +58,7 @@ def _on_cpu(case: Case, dtype: str) -> Peak:
     if RESET.exists():
         RESET.write_text("5")  # the highest so far is forgotten: the first page of proc(5), clear_refs
     before = _resident()
-    decoder.decode(given.latent, caption=given.caption, seed=0, steps=case.steps, tile="off")
+    _decode(case, decoder, given, before)
     peak = peak_resident_bytes()
     return Peak(peak - before, _weights(decoder), peak)
 
@@ -76,9 +76,14 @@ def _on_accelerator(case: Case, device: torch.device, dtype: str) -> Peak:
     torch.accelerator.empty_cache()
     torch.accelerator.reset_peak_memory_stats(device)
     before = torch.accelerator.memory_allocated(device)
-    decoder.decode(given.latent, caption=given.caption, seed=0, steps=case.steps, tile="off")
+    _decode(case, decoder, given, before)
     torch.accelerator.synchronize(device)
     return Peak(torch.accelerator.max_memory_allocated(device) - before, _weights(decoder), None)
+
+
+def _decode(case: Case, decoder: Decoder, given: Given, before: int) -> None:
+    limit = None if case.room is None else before + case.room
+    decoder.decode(given.latent, caption=given.caption, seed=0, steps=case.steps, tile="off", memory_limit=limit)
 
 
 def _weights(decoder: Decoder) -> int:

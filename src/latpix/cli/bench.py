@@ -52,7 +52,7 @@ def bench(
     """Time decodes, from latent to pixels, against the plain implementation in the same run.
 
     On a CPU one thread is timed by the process's own time, so other work on the machine hardly matters; the whole
-    preset takes about ten minutes. Networks have random weights, but for flux2-tiny: nothing is downloaded.
+    preset takes about eleven minutes. Networks have random weights, but for flux2-tiny: nothing is downloaded.
 
     \b
     latpix bench -o bench

@@ -11,7 +11,6 @@ from latpix.cli.jobs import (
     embed_captions,
     found_inputs,
     load_decoder,
-    make_together,
     painting_of,
     team_of,
 )
@@ -61,7 +60,6 @@ def decode(
 
     ranks, asked = ranks_of_torchrun(), painting_of(painting)
     found = found_inputs(latents, manifest, "latent")
-    together = make_together(screen, ranks, len(found))
     work = plan_work(
         found,
         out,
@@ -70,15 +68,18 @@ def decode(
         space=space,
         latent_sigmas=latent_sigmas,
         existing=options.existing_of(replace),
-        ranks=None if together else ranks,
+        ranks=ranks,
+        may_team=True,
     )
+    if work.together and ranks.rank > 0:
+        screen.mute()  # the first process speaks for all
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
     spaces = {job.measure.space for job in work.jobs if isinstance(job, Job) and job.measure.space}
     name, where = checkpoint or default_checkpoint(spaces), ranks.device(device)
     if not dry_run:
         asked = embed_captions(screen, asked, work, name, like, where)
-    with team_of(together and not dry_run, where) as team:
+    with team_of(work.together and not dry_run, where) as team:
         decoder = load_decoder(screen, name, where, dtype, like, compiled=compiled and not dry_run)
         decoder.team = team
         return screen.follow(

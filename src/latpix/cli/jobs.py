@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from latpix.batching.outputs import Work
     from latpix.batching.paint import Painting
     from latpix.decoder import Decoder
-    from latpix.distributed import Ranks
     from latpix.team import Team
 
 SHIPPED = "flux2-tiny"
@@ -63,16 +62,8 @@ def default_checkpoint(spaces: Collection[str]) -> str:
     raise CheckpointError(f"name a --checkpoint; {SHIPPED} does not read these latents. Of {'; '.join(listed)}.")
 
 
-def make_together(screen: Screen, ranks: "Ranks", inputs: int) -> bool:
-    """Whether all processes make each picture: there are more of them than inputs. Then only the first one speaks."""
-    together = ranks.size > inputs
-    if together and ranks.rank > 0:
-        screen.mute()
-    return together
-
-
 def team_of(together: bool, device: str) -> "AbstractContextManager[Team | None]":
-    """The processes that make each picture together, met; None where each has jobs of its own."""
+    """The processes that make each picture together, met; None where each has pictures of its own."""
     from latpix.devices import pick_device
     from latpix.team import meet
 

@@ -11,7 +11,6 @@ from latpix.cli.jobs import (
     encoder_of_checkpoint,
     found_inputs,
     load_decoder,
-    make_together,
     painting_of,
     team_of,
 )
@@ -65,7 +64,6 @@ def upscale(
 
     ranks, asked = ranks_of_torchrun(), painting_of(painting)
     found = found_inputs(pictures, manifest, "picture")
-    together = make_together(screen, ranks, len(found))
     work = plan_work(
         found,
         out,
@@ -73,8 +71,11 @@ def upscale(
         suffix=picture_format and options.FORMATS[picture_format],
         latent_sigmas=latent_sigmas,
         existing=options.existing_of(replace),
-        ranks=None if together else ranks,
+        ranks=ranks,
+        may_team=True,
     )
+    if work.together and ranks.rank > 0:
+        screen.mute()  # the first process speaks for all
     if not work.outputs:  # nothing to make: no need to load anything
         return screen.follow(work, lambda _on_step: iter(work.failures))
     name, where = checkpoint or "flux2-tiny", ranks.device(device)
@@ -92,7 +93,7 @@ def upscale(
             dtype=dtype,
             memory_limit=painting["memory_limit"],
         )
-    with team_of(together and not dry_run, where) as team:
+    with team_of(work.together and not dry_run, where) as team:
         decoder = load_decoder(screen, name, where, dtype, like, compiled=compiled and not dry_run)
         decoder.team = team
         return screen.follow(

@@ -79,24 +79,28 @@ def check_tiff_output(path: Path, *, overwrite: bool = False) -> None:
     check_output(path, overwrite=overwrite)
 
 
-@contextmanager
-def room_beside(path: Path, size: int) -> Iterator[Path]:
-    """A folder for what is between steps, on the disk that the output goes to; it goes when the block ends.
-
-    Args:
-        path: of the output.
-        size: bytes that will lie there. A full disk would end the process when a mapped file is written to.
+def check_room(path: Path, size: int) -> None:
+    """There is room for ``size`` bytes on the disk that the output goes to.
 
     Raises:
-        OutputError: it cannot be made, or the disk has less room.
+        OutputError: there is not. A full disk would end the process when a mapped file is written to.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise OutputError(
+            f'"{path}" needs {size / 2**30:.1f} GiB beside it while it is painted, and the disk has '
+            f"{free / 2**30:.1f} GiB: free some space, or choose another disk."
+        )
+
+
+@contextmanager
+def room_beside(path: Path) -> Iterator[Path]:
+    """A folder for what is between steps, on the disk that the output goes to; it goes when the block ends.
+
+    Raises:
+        OutputError: it cannot be made, or the disk is full inside the block.
     """
     try:
-        free = shutil.disk_usage(path.parent).free
-        if size > free:
-            raise OutputError(
-                f'"{path}" needs {size / 2**30:.1f} GiB beside it while it is painted, and the disk has '
-                f"{free / 2**30:.1f} GiB: free some space, or choose another disk."
-            )
         with tempfile.TemporaryDirectory(prefix=".latpix-", dir=path.parent, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
     except OSError as error:

@@ -3,8 +3,8 @@
 Scale is head_width^-0.5; no mask but the one that hides the padding of windows at the border; no dropout.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latpix.network.pieces import cut
+from latpix.network.pieces import cut, join
 from latpix.network.rope import Rotation, grid_rotation, rotate
 
 GROUP = 16  # windows that attend together where no gradient is recorded
-TABLES = 8  # of positions that are kept, each of one size: tiles of a picture share theirs, steps and pictures too
+# Tables that are kept: of positions, each of a size; of windows, each of a size and a place in a window, so that tiles
+# of a picture, steps and pictures share theirs.
+TABLES, PLACES = 8, 32
 
 Heads = Float[Tensor, "b n heads k"]
 SeenHeads = Float[Tensor, "b m heads k"]  # keys and values, of which there may be more than queries
@@ -43,9 +45,18 @@ class Windows:
     inside: Bool[Tensor, "windows area"]  # false in the padding
     place: Int[Tensor, " n"]  # of each patch among the windows' places, flattened
     padded: bool  # some place holds no patch; known without asking the device
+    first: int = 0  # patch that this process has queries of; others it has keys and values of only
 
     def split(self, x: Float[Tensor, "b n *rest"]) -> Float[Tensor, "b_windows area *rest"]:
         return x[:, self.index].flatten(0, 1)
+
+    def split_queries(self, q: Float[Tensor, "b n *rest"]) -> Float[Tensor, "b_windows area *rest"]:
+        """At the places of others' patches stands one of this process's own, to fill the window."""
+        return q[:, (self.index - self.first).clamp(0, q.shape[1] - 1)].flatten(0, 1)
+
+    def own(self, count: int) -> Bool[Tensor, "windows area"]:
+        """Where the ``count`` patches are whose queries this process has."""
+        return self.inside & (self.index >= self.first) & (self.index < self.first + count)
 
     def merge(self, x: Float[Tensor, "b_windows area width"], batch: int) -> Float[Tensor, "b n width"]:
         return x.unflatten(0, (batch, -1)).flatten(1, 2)[:, self.place]
@@ -53,7 +64,7 @@ class Windows:
     def groups(self, size: int) -> Iterator["Windows"]:
         """The same windows, ``size`` at a time; ``place`` is not theirs."""
         for some in cut(len(self.index), size):
-            yield Windows(self.index[some], self.inside[some], self.place, self.padded)
+            yield replace(self, index=self.index[some], inside=self.inside[some])
 
     def mask(self, batch: int) -> Bool[Tensor, "b_windows 1 1 area"] | None:
         return self.inside.repeat(batch, 1)[:, None, None] if self.padded else None
@@ -96,48 +107,57 @@ class Scope:
 
     rotation: Rotation  # of every patch; of every place in a window, where attention has windows
     windows: Windows | None = None
-    # Where a picture's patches are shared out: from this process's keys or values to those of all, in their order.
-    everyone: Callable[[Tensor], Tensor] | None = None
+    # Where processes share a picture's patches: from this one's keys or values to those of all, in their order; so many
+    # first ones are everybody's.
+    everyone: Callable[[Tensor, int], Tensor] | None = None
 
-    def turn(self, x: Heads, rows: slice) -> Heads:
-        """Rotate queries or keys of the patches ``rows``."""
+    def rotation_of(self, rows: slice) -> Rotation:
+        """That of the patches ``rows``."""
         at: slice | Tensor = rows
         if self.windows is not None:
             at = self.windows.place[rows] % self.windows.index.shape[1]
-        return rotate(x, Rotation(self.rotation.cos[at], self.rotation.sin[at]))
+        return Rotation(self.rotation.cos[at], self.rotation.sin[at])
+
+    def turn(self, x: Heads, rows: slice) -> Heads:
+        """Rotate queries or keys of the patches ``rows``."""
+        return rotate(x, self.rotation_of(rows))
+
+    def attend_joined(
+        self, parts: Iterable[tuple[Heads, Heads, Heads]], queries: int, keys: int, *, before: int = 0
+    ) -> Float[Tensor, "b n width"]:
+        """Self-attention of tokens that come in pieces, keys and values of which other processes may have more.
+
+        Args:
+            parts: queries, keys and values of some tokens at a time, the first two rotated.
+            queries, keys: how many there are together.
+            before: of the keys, those of no patch, which come first.
+        """
+        q, k, v = join(parts, queries, keys, keys)
+        k = self.seen(k, before)  # one after the other: then a process's own keys are gone
+        v = self.seen(v, before)
+        return self.attend(q, k, v)
 
     def attend(self, q: Heads, k: SeenHeads, v: SeenHeads) -> Float[Tensor, "b n width"]:
         """Self-attention of image tokens, whose queries and keys are rotated."""
         if self.windows is None:
             return attend(q, k, v)
-        windows, batch = self.windows, len(q)
-        if torch.is_grad_enabled() or self.everyone is not None:
-            q, k, v = (windows.split(x) for x in (self.seen(q), k, v))
-            return windows.merge(attend(q, k, v, windows.mask(batch)), batch)
-        out = torch.empty_like(v)
+        windows, (batch, n) = self.windows, q.shape[:2]
+        if torch.is_grad_enabled():
+            found = attend(windows.split_queries(q), windows.split(k), windows.split(v), windows.mask(batch))
+            return windows.merge(found, batch)
+        out = torch.empty_like(q, dtype=v.dtype)
         for some in windows.groups(max(1, GROUP // batch)):
-            own_q, own_k, own_v = (some.split(x) for x in (q, k, v))
-            found = attend(own_q, own_k, own_v, some.mask(batch))  # [b windows, area, width]
-            found = found.unflatten(0, (batch, -1)).unflatten(-1, v.shape[2:])
-            out[:, some.index[some.inside]] = found[:, some.inside]
+            found = attend(some.split_queries(q), some.split(k), some.split(v), some.mask(batch))
+            found = found.unflatten(0, (batch, -1)).unflatten(-1, q.shape[2:])  # [b, windows, area, heads, k]
+            own = some.own(n)
+            out[:, some.index[own] - some.first] = found[:, own]
         return out.flatten(2)
 
-    def seen(self, x: Heads) -> SeenHeads:
-        """The keys or values that queries see: those of the whole picture."""
-        return x if self.everyone is None else self.everyone(x)
-
-    def rows(self, count: int, size: int) -> list[slice]:
-        """``count`` patches in pieces of ``size``; in one where their keys go to other processes."""
-        return cut(count, size if self.everyone is None else count)
-
-    def lengths(self, count: int, before: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
-        """Of queries, keys and values of ``count`` patches and what stands ``before`` them (queries, keys); none known
-        where others' keys come in."""
-        queries, keys = before
-        return (queries + count, keys + count, keys + count) if self.everyone is None else ()
+    def seen(self, x: Heads, before: int = 0) -> SeenHeads:
+        """The keys or values that queries see: those of the whole picture, after so many that are everybody's."""
+        return x if self.everyone is None else self.everyone(x, before)
 
 
-@lru_cache(TABLES)
 def make_scopes(
     rows: int,
     columns: int,
@@ -153,21 +173,30 @@ def make_scopes(
     ``origin``: of ``cut_windows``; without windows a part of a picture is placed like a whole one.
     """
     with torch.inference_mode(False), torch.no_grad():  # whoever asks first, all may use it
-        return _scopes(rows, columns, head_width, reference, window, origin, device)
+        if window is None:
+            scope = _whole(rows, columns, head_width, reference, device)
+            return scope, scope
+        within = (origin[0] % window, origin[1] % window)  # whole windows further on are none
+        return _in_windows(rows, columns, head_width, reference, window, within, device)
 
 
-def _scopes(
+@lru_cache(TABLES)
+def _whole(
+    rows: int, columns: int, head_width: int, reference: tuple[int, int] | None, device: torch.device | None
+) -> Scope:
+    return Scope(grid_rotation(rows, columns, head_width, reference=reference, device=device))
+
+
+@lru_cache(PLACES)
+def _in_windows(
     rows: int,
     columns: int,
     head_width: int,
     reference: tuple[int, int] | None,
-    window: int | None,
+    window: int,
     origin: tuple[int, int],
     device: torch.device | None,
 ) -> tuple[Scope, Scope]:
-    if window is None:
-        whole = Scope(grid_rotation(rows, columns, head_width, reference=reference, device=device))
-        return whole, whole
     rotation = grid_rotation(window, window, head_width, reference=reference, device=device)
     even, odd = (
         cut_windows(rows, columns, window, shift=shift, origin=origin, device=device) for shift in (0, window // 2)

@@ -33,5 +33,6 @@ class Gate(nn.Module):
         feature: Float[Tensor, "b n d"],
         latent_sigma: Float[Tensor, "b #n 1"],  # one of the picture, or one per token
     ) -> Float[Tensor, "b n d"]:
-        content = self.proj(torch.cat([stream, feature.to(stream.dtype)], dim=-1))
+        own = self.proj.weight.dtype  # joined in the type that they are multiplied in
+        content = self.proj(torch.cat([stream.to(own), feature.to(own)], dim=-1))
         return stream + torch.sigmoid(content - self.log_alpha.exp() * latent_sigma) * feature

@@ -180,13 +180,18 @@ class LatentProjection(nn.Module):
     ) -> LatentFeatures:
         """What the blocks read, of a map of ``project`` or a part of one; ``keep``, ``features`` as of ``forward``."""
         tokens = tokens_of(projected)  # [b, n, g]
-        if not features:
-            assert keep is None, "a dropped condition is for training, which keeps features"
-            return LatentFeatures(per_gate=(), tokens=tokens.contiguous())
+        if features:
+            return self.made(LatentFeatures(per_gate=(), tokens=tokens, rgb_source=rgb_source), keep)
+        assert keep is None, "a dropped condition is for training, which keeps features"
+        return LatentFeatures(per_gate=(), tokens=tokens.contiguous())
+
+    def made(self, left: LatentFeatures, keep: Float[Tensor, " b"] | None = None) -> LatentFeatures:
+        """The features that were left to ``feature``, of all patches and gates."""
+        assert left.tokens is not None, "there are features already"
         return LatentFeatures(
-            per_gate=tuple(weigh(head(tokens), keep) for head in self.heads),
-            pixel=None if self.pixel_head is None else weigh(self.pixel_head(tokens), keep),
-            rgb_source=rgb_source,
+            per_gate=tuple(weigh(head(left.tokens), keep) for head in self.heads),
+            pixel=None if self.pixel_head is None else weigh(self.pixel_head(left.tokens), keep),
+            rgb_source=left.rgb_source,
         )
 
     def feature(self, features: LatentFeatures, gate: int | None, rows: slice) -> Float[Tensor, "b m d"]:

@@ -1,9 +1,10 @@
-"""Small parts that several blocks share: modulation, feed-forwards, time and pixel-position embeddings.
+"""Small parts that several blocks share: feed-forwards, time and pixel-position embeddings.
 
 Letters: b batch, n tokens, d width, e pixel width.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +16,7 @@ from latpix.network.precision import Linear, RMSNorm
 TIMESTEP_SCALE = 1000.0  # the embedding is fed timestep = 1000 t
 TIMESTEP_WIDTH = 256
 TIMESTEP_MAX_PERIOD = 10.0  # not the usual 10000
-
-
-def modulate(
-    x: Float[Tensor, "*n d"], shift: Float[Tensor, "*#n d"], scale: Float[Tensor, "*#n d"]
-) -> Float[Tensor, "*n d"]:
-    """x (1 + scale) + shift: adaptive layer norm, Peebles & Xie 2023, section 3.2."""
-    return x * (1 + scale) + shift
+LEAST_KEPT = 4096  # pixels of a side whose positions are kept
 
 
 def timestep_waves(timestep: Float[Tensor, " b"]) -> Float[Tensor, "b 256"]:
@@ -59,7 +54,10 @@ class SwiGLU(nn.Module):
         self.down = Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        gate = self.gate(x)
+        if torch.is_grad_enabled():
+            return self.down(F.silu(gate) * self.up(x))
+        return self.down(F.silu(gate, inplace=True).mul_(self.up(x)))
 
 
 class MLP(nn.Module):
@@ -101,3 +99,14 @@ def pixel_positions(
     frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     angle = torch.arange(count, dtype=torch.float64)[:, None] * frequencies
     return torch.cat([angle.sin(), angle.cos()], dim=-1).to(dtype).to(device)
+
+
+def positions_of(start: int, stop: int, pixel_width: int, *, device: torch.device | None) -> Float[Tensor, "m half"]:
+    """The pixels ``start`` to ``stop`` of ``pixel_positions``, from a table that is kept."""
+    return _kept_positions(max(LEAST_KEPT, 1 << (stop - 1).bit_length()), pixel_width, device)[start:stop]
+
+
+@lru_cache(8)
+def _kept_positions(count: int, pixel_width: int, device: torch.device | None) -> Float[Tensor, "count half"]:
+    with torch.inference_mode(False), torch.no_grad():  # whoever asks first, all may use it
+        return pixel_positions(count, pixel_width, device=device)

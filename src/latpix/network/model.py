@@ -7,7 +7,8 @@ Source: PixelDiT with PiD's latent conditioning, arXiv 2605.23902.
 Letters: b batch, n patches, p pixels of a patch, d width, e pixel width, l caption tokens.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +20,19 @@ from latpix.network.base_decoder import BaseDecoder
 from latpix.network.config import NetworkConfig
 from latpix.network.gates import Gate
 from latpix.network.latent_projection import LatentFeatures, LatentProjection
-from latpix.network.layers import CaptionEmbedding, TimeEmbedding, pixel_positions
+from latpix.network.layers import CaptionEmbedding, TimeEmbedding, positions_of
 from latpix.network.patch_block import PatchBlock
 from latpix.network.patches import from_patches, to_patches
 from latpix.network.pieces import Pieces, add, cut, join
 from latpix.network.pixel_block import PixelBlock
 from latpix.network.precision import Linear, RMSNorm
 from latpix.network.rope import Rotation, sequence_rotation
+from latpix.network.time_table import Steer, TimeTable
 
 
 @dataclass(frozen=True)
 class Condition:
-    """All that a decode knows before the first step: caption tokens, latent features, position tables."""
+    """All that a decode knows before the first step: caption tokens, latent features, tables of positions and time."""
 
     rows: int  # of patches
     columns: int
@@ -44,6 +46,7 @@ class Condition:
     column_positions: Float[Tensor, "w half"]
     pieces: Pieces
     base: Float[Tensor, "b 3 h w"] | None = None
+    times: TimeTable | None = None  # None: each call computes its own time's
 
 
 class Denoiser(nn.Module):
@@ -94,6 +97,8 @@ class Denoiser(nn.Module):
         keep: Float[Tensor, " b"] | None = None,
         pieces: Pieces | None = None,
         projected: Float[Tensor, "b g rows columns"] | None = None,
+        tokens: Float[Tensor, "b m d"] | None = None,
+        times: TimeTable | None = None,
         origin: tuple[int, int] = (0, 0),
     ) -> Condition:
         """Compute what every step shares.
@@ -108,6 +113,8 @@ class Denoiser(nn.Module):
             keep: 1 keeps, 0 drops the latent's features of a sample (training).
             pieces: how much is worked on at a time; default what is quick.
             projected: this part of the whole picture's ``latent_projection.project``, instead of ``latent``.
+            tokens: the caption's, of ``caption_embedding``, instead of ``caption``.
+            times: ``time_table`` of the schedule, for calls at its times only; default for any time.
             origin: row and column of its first patch, where it is a part of a picture. Networks with windows go on
                 from there, so that inside a part they paint what they paint in the whole; others place a part like a
                 whole picture.
@@ -117,7 +124,10 @@ class Denoiser(nn.Module):
         rows, columns = height // config.patch_size, width // config.patch_size
         assert (rows * config.patch_size, columns * config.patch_size) == (height, width), "size is not whole patches"
         assert image is not None or not config.base_widths, "there is no picture to paint on"
-        assert (caption is None) == (self.caption_embedding is None), "caption given to a network without, or missing"
+        if self.caption_embedding is not None and caption is not None:
+            tokens = self.caption_embedding(caption)
+        reads = self.caption_embedding is not None
+        assert (tokens is not None, caption is not None and not reads) == (reads, False), "caption missing, or not read"
 
         base, features = None, None
         if config.base_widths and image is not None:
@@ -130,7 +140,6 @@ class Denoiser(nn.Module):
         if config.attention_window is None:
             origin = (0, 0)
         top, left = (start * config.patch_size for start in origin)
-        tokens = self.caption_embedding(caption) if self.caption_embedding is not None else None
         scopes = [
             make_scopes(
                 rows,
@@ -143,20 +152,36 @@ class Denoiser(nn.Module):
             )
             for head_width in (config.width // config.heads, config.pixel_attention_width // config.pixel_heads)
         ]
-        return Condition(
+        condition = Condition(
             rows=rows,
             columns=columns,
-            caption=tokens,
-            caption_rotation=self._caption_rotation(tokens),
+            caption=None,
+            caption_rotation=None,
             features=features,
             latent_sigma=None if latent_sigma is None else latent_sigma.float().view(len(latent_sigma), -1, 1),
             patch_scopes=scopes[0],
             pixel_scopes=scopes[1],
-            row_positions=pixel_positions(top + height, config.pixel_width, device=device)[top:],
-            column_positions=pixel_positions(left + width, config.pixel_width, device=device)[left:],
+            row_positions=positions_of(top, top + height, config.pixel_width, device=device),
+            column_positions=positions_of(left, left + width, config.pixel_width, device=device),
             base=base,
             pieces=pieces,
+            times=times,
         )
+        return condition if tokens is None else self.retold(condition, tokens)
+
+    def retold(self, condition: Condition, tokens: Float[Tensor, "b m d"]) -> Condition:
+        """The same with another caption's tokens: guidance shares all else."""
+        return replace(condition, caption=tokens, caption_rotation=self._caption_rotation(tokens))
+
+    def time_table(self, timesteps: Float[Tensor, " s"]) -> TimeTable:
+        """All that blocks need to know of time at a schedule's timesteps, each 1000 t in [0, 1000]."""
+        time = self.time_embedding(timesteps)  # [s, 1, d]
+        steering = F.silu(time)
+        steers: list[Tensor] = []
+        for block in self.patch_blocks:
+            assert isinstance(block, PatchBlock)
+            steers += [stream.modulation(steering) for stream in block.streams]
+        return TimeTable(timesteps, time, torch.cat(steers, dim=1))
 
     def forward(
         self, x_t: Float[Tensor, "b 3 h w"], timestep: Float[Tensor, " b"], condition: Condition
@@ -168,8 +193,15 @@ class Denoiser(nn.Module):
             timestep: 1000 t, in [0, 1000].
             condition: of ``self.condition``, for pictures of this size and batch.
         """
-        time = self.time_embedding(timestep)
-        patches = self._patch_path(x_t, F.silu(time), condition)
+        told: list[Tensor] | list[list[Steer]]
+        if condition.times is None:
+            time = self.time_embedding(timestep)
+            told = [F.silu(time)] * self.config.depth
+        else:
+            time, steers = condition.times.at(timestep)
+            each = len(steers) // self.config.depth
+            told = [steers[i : i + each] for i in range(0, len(steers), each)]
+        patches = self._patch_path(x_t, told, condition)
         patches = F.silu(add(patches, time), inplace=not torch.is_grad_enabled())  # the embedding itself, not its silu
         if condition.features is not None and self.config.pixel_gate:
             patches = self._enter(patches, None, condition)
@@ -194,12 +226,12 @@ class Denoiser(nn.Module):
         return found
 
     def _patch_path(
-        self, x_t: Float[Tensor, "b 3 h w"], time: Float[Tensor, "b 1 d"], condition: Condition
+        self, x_t: Float[Tensor, "b 3 h w"], told: Sequence[Float[Tensor, "b 1 d"] | list[Steer]], condition: Condition
     ) -> Float[Tensor, "b n d"]:
         patches, caption = self._embed_patches(x_t), condition.caption
         for i in range(self.config.depth):
             patches = self._entered(i, patches, condition)
-            patches, caption = self._patch_block(i, patches, caption, time, condition)
+            patches, caption = self._patch_block(i, patches, caption, told[i], condition)
         return patches
 
     def _embed_patches(self, x_t: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
@@ -210,7 +242,7 @@ class Denoiser(nn.Module):
         i: int,
         patches: Float[Tensor, "b n d"],
         caption: Float[Tensor, "b l d"] | None,
-        time: Float[Tensor, "b 1 d"],
+        time: Float[Tensor, "b 1 d"] | list[Steer],
         condition: Condition,
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b l d"] | None]:
         scope, rotation = condition.patch_scopes[i % 2], condition.caption_rotation
@@ -244,14 +276,16 @@ class Denoiser(nn.Module):
     def _pixel_path(
         self, x_t: Float[Tensor, "b 3 h w"], patches: Float[Tensor, "b n d"], condition: Condition
     ) -> Float[Tensor, "b 3 h w"]:
-        batch, n = patches.shape[:2]
-        size = condition.pieces.patches // batch
         pixels = self._embed_pixels(x_t, condition)
         for j, block in enumerate(self.pixel_blocks):
             pixels = block(pixels, patches, condition.pixel_scopes[j % 2], condition.pieces)
-        tokens = pixels.unflatten(0, (batch, n))
-        parts = ((self.final_proj(self.final_norm(tokens[:, rows])),) for rows in cut(n, size))
-        return from_patches(join(parts, n)[0], condition.rows, condition.columns)  # of [b, n, p, 3]
+        tokens = pixels.unflatten(0, (len(patches), condition.rows, condition.columns))  # [b, rows, columns, p, e]
+
+        def band(some: slice) -> Tensor:
+            values = self.final_proj(self.final_norm(tokens[:, some].flatten(1, 2)))  # [b, m, p, 3]
+            return from_patches(values, some.stop - some.start, condition.columns)
+
+        return join(((band(some),) for some in self._bands(condition, len(x_t))), x_t.shape[2], dim=2)[0]
 
     def _embed_pixels(self, x_t: Float[Tensor, "b 3 h w"], condition: Condition) -> Float[Tensor, "bn p e"]:
         half, patch = self.config.pixel_width // 2, self.config.patch_size
@@ -265,8 +299,12 @@ class Denoiser(nn.Module):
             pixels = (pixels + (columns + rows[here])).permute(0, 3, 1, 2)
             return to_patches(pixels, patch).transpose(2, 3)  # [b, m, p, e]
 
-        bands = cut(condition.rows, condition.pieces.patches // (len(x_t) * condition.columns))
-        return join(((band(some),) for some in bands), condition.rows * condition.columns)[0].flatten(0, 1)
+        parts = ((band(some),) for some in self._bands(condition, len(x_t)))
+        return join(parts, condition.rows * condition.columns)[0].flatten(0, 1)
+
+    def _bands(self, condition: Condition, batch: int) -> list[slice]:
+        """Rows of patches that the pixel path's ends work on at a time."""
+        return cut(condition.rows, condition.pieces.patches // (batch * condition.columns))
 
     def _rope_reference(self) -> tuple[int, int] | None:
         """The rotary reference in patches."""

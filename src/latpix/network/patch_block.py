@@ -9,16 +9,16 @@ Letters: b batch, n patch tokens, l caption tokens, d width.
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latpix.network.attention import Heads, Scope, attend
-from latpix.network.layers import SwiGLU, modulate
-from latpix.network.pieces import Pieces, add, join
+from latpix.network.attention import Heads, Scope
+from latpix.network.layers import SwiGLU
+from latpix.network.pieces import Pieces, add_gated, cut
 from latpix.network.precision import Linear, RMSNorm
 from latpix.network.rope import Rotation, rotate
-
-Steer = tuple[Tensor, ...]  # shift1, scale1, gate1, shift2, scale2, gate2, [b, 1, d] each
+from latpix.network.time_table import Steer
 
 
 class Stream(nn.Module):
@@ -42,17 +42,24 @@ class Stream(nn.Module):
 
     def project(self, tokens: Float[Tensor, "b n d"], steer: Steer) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values; queries and keys are normed but not rotated yet."""
-        qkv = self.qkv(modulate(self.norm1(tokens), steer[0], steer[1]))
+        qkv = self.qkv(self.norm1(tokens, steer[0], steer[1]))
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)  # [b, n, heads, d/heads] each
         return self.q_norm(q), self.k_norm(k), v
+
+    def answer(self, tokens: Float[Tensor, "b n d"], steer: Steer) -> tuple[Heads, Heads]:
+        """The keys and values alone, for tokens that nobody reads afterwards."""
+        weight, _ = self.qkv.some(lambda outputs: outputs[len(outputs) // 3 :])
+        kv = F.linear(self.norm1(tokens, steer[0], steer[1]).to(weight.dtype), weight)
+        k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)  # [b, n, heads, d/heads] each
+        return self.k_norm(k), v
 
     def follow(
         self, tokens: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"], steer: Steer
     ) -> Float[Tensor, "b n d"]:
         """Both residuals, in the tokens' own memory where no gradient is recorded."""
         _, _, gate1, shift2, scale2, gate2 = steer
-        tokens = add(tokens, gate1 * self.out(attended))
-        return add(tokens, gate2 * self.mlp(modulate(self.norm2(tokens), shift2, scale2)))
+        tokens = add_gated(tokens, gate1, self.out(attended))
+        return add_gated(tokens, gate2, self.mlp(self.norm2(tokens, shift2, scale2)))
 
 
 class PatchBlock(nn.Module):
@@ -72,39 +79,52 @@ class PatchBlock(nn.Module):
         self.image = Stream(width, heads, mlp_width)
         self.caption = Stream(width, heads, mlp_width) if caption else None
 
+    @property
+    def streams(self) -> list[Stream]:
+        """The image's, then the caption's where there is one."""
+        return [self.image] if self.caption is None else [self.image, self.caption]
+
     def forward(
         self,
         image: Float[Tensor, "b n d"],
         caption: Float[Tensor, "b l d"] | None,
-        time: Float[Tensor, "b 1 d"],
+        time: Float[Tensor, "b 1 d"] | list[Steer],
         scope: Scope,
         caption_rotation: Rotation | None,
         pieces: Pieces,
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b l d"] | None]:
-        """The tokens after the block; without gradients the image's stand where they stood before."""
+        """The tokens after the block; without gradients the image's stand where they stood before.
+
+        ``time``, or how it steers each of ``streams``.
+        """
         n = image.shape[1]
-        rows = scope.rows(n, pieces.tokens // len(image))
-        steer = self.image.steer(time)
+        rows = cut(n, pieces.tokens // len(image))
+        steer, *others = time if isinstance(time, list) else [stream.steer(time) for stream in self.streams]
         if self.caption is None or caption is None:
-            parts = (self._image_heads(image, r, steer, scope) for r in rows)
-            attended = scope.attend(*join(parts, *scope.lengths(n)))
+            parts = (self._image_heads(image[:, r], steer, scope.rotation_of(r)) for r in rows)
+            attended = scope.attend_joined(parts, n, n)
             return self._follow(image, attended, rows, steer), None
 
-        caption_steer = self.caption.steer(time)
+        (caption_steer,) = others
         unread = self.last and not torch.is_grad_enabled()
         asking = 0 if unread else caption.shape[1]  # caption tokens with queries; they come first
 
+        def turned(x: Heads) -> Heads:
+            return x if caption_rotation is None else rotate(x, caption_rotation)
+
         def heads() -> Iterator[tuple[Heads, Heads, Heads]]:
             assert self.caption is not None
-            q, k, v = self.caption.project(caption, caption_steer)
-            if caption_rotation is not None:
-                q, k = rotate(q, caption_rotation), rotate(k, caption_rotation)
-            yield q[:, :asking].to(v.dtype), k.to(v.dtype), v
+            if unread:
+                k, v = self.caption.answer(caption, caption_steer)
+                yield v[:, :0], turned(k).to(v.dtype), v
+            else:
+                q, k, v = self.caption.project(caption, caption_steer)
+                yield turned(q).to(v.dtype), turned(k).to(v.dtype), v
             for r in rows:
-                yield self._image_heads(image, r, steer, scope)
+                yield self._image_heads(image[:, r], steer, scope.rotation_of(r))
 
-        lengths = scope.lengths(n, (asking, caption.shape[1]))
-        attended = attend(*join(heads(), *lengths))  # [b, asking + n, d]
+        told = caption.shape[1]
+        attended = scope.attend_joined(heads(), asking + n, told + n, before=told)  # [b, asking + n, d]
         image = self._follow(image, attended[:, asking:], rows, steer)
         if unread:
             return image, caption
@@ -112,11 +132,11 @@ class PatchBlock(nn.Module):
         return image, self.caption.follow(own, attended[:, :asking], caption_steer)
 
     def _image_heads(
-        self, image: Float[Tensor, "b n d"], rows: slice, steer: Steer, scope: Scope
-    ) -> tuple[Float[Tensor, "b m heads k"], Float[Tensor, "b seen heads k"], Float[Tensor, "b seen heads k"]]:
+        self, patches: Float[Tensor, "b m d"], steer: Steer, rotation: Rotation
+    ) -> tuple[Float[Tensor, "b m heads k"], Float[Tensor, "b m heads k"], Float[Tensor, "b m heads k"]]:
         """Queries, keys and values of some patches, rotated, in the values' type."""
-        q, k, v = self.image.project(image[:, rows], steer)
-        return scope.turn(q, rows).to(v.dtype), scope.seen(scope.turn(k, rows).to(v.dtype)), scope.seen(v)
+        q, k, v = self.image.project(patches, steer)
+        return rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype), v
 
     def _follow(
         self, image: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"], rows: list[slice], steer: Steer

@@ -35,8 +35,15 @@ def add(x: Float[Tensor, "*n d"], y: Float[Tensor, "*#n d"]) -> Float[Tensor, "*
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
-def join(parts: Iterable[tuple[Tensor, ...]], *lengths: int) -> tuple[Tensor, ...]:
-    """Columns of pieces, joined along dimension 1.
+def add_gated(
+    x: Float[Tensor, "*n d"], gate: Float[Tensor, "*#n d"], y: Float[Tensor, "*n d"]
+) -> Float[Tensor, "*n d"]:
+    """x + gate * y, in the memory of both where no gradient is recorded: only for x and y that nobody else reads."""
+    return x + gate * y if torch.is_grad_enabled() else x.add_(y.mul_(gate))
+
+
+def join(parts: Iterable[tuple[Tensor, ...]], *lengths: int, dim: int = 1) -> tuple[Tensor, ...]:
+    """Columns of pieces, joined along a dimension.
 
     Args:
         parts: the pieces, in order; one of each column at a time. Made when they are asked for, so that without
@@ -45,13 +52,14 @@ def join(parts: Iterable[tuple[Tensor, ...]], *lengths: int) -> tuple[Tensor, ..
     """
     if torch.is_grad_enabled() or not lengths:
         columns = list(zip(*parts, strict=True))
-        return tuple(column[0] if len(column) == 1 else torch.cat(column, dim=1) for column in columns)
+        return tuple(column[0] if len(column) == 1 else torch.cat(column, dim) for column in columns)
     joined: list[Tensor] = []
     filled = [0] * len(lengths)
     for part in parts:
         if not joined:
-            joined = [x.new_empty((x.shape[0], length, *x.shape[2:])) for x, length in zip(part, lengths, strict=True)]
+            shapes = [(*x.shape[:dim], n, *x.shape[dim + 1 :]) for x, n in zip(part, lengths, strict=True)]
+            joined = [x.new_empty(shape) for x, shape in zip(part, shapes, strict=True)]
         for k, x in enumerate(part):
-            joined[k][:, filled[k] : filled[k] + x.shape[1]] = x
-            filled[k] += x.shape[1]
+            joined[k].narrow(dim, filled[k], x.shape[dim]).copy_(x)
+            filled[k] += x.shape[dim]
     return tuple(joined)

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latpix.network.attention import Heads, Scope
-from latpix.network.layers import MLP, modulate
-from latpix.network.pieces import Pieces, add, cut, join
+from latpix.network.layers import MLP
+from latpix.network.pieces import Pieces, add_gated, cut
 from latpix.network.precision import Linear, RMSNorm
 
 
@@ -45,50 +45,68 @@ class PixelBlock(nn.Module):
         """The tokens after the block; without gradients they stand where they stood before."""
         batch, n = patches.shape[:2]
         tokens = pixels.unflatten(0, (batch, n))  # [b, n, p, e]
-        rows = scope.rows(n, pieces.patches // batch)
-        attended = scope.attend(*join(self._heads(tokens, patches, scope, rows), *scope.lengths(n)))  # [b, n, a]
-        pixel_parts = cut(tokens.shape[2], pieces.pixels)
-        after = [self._modulators(slice(2, 6), some) for some in pixel_parts]
-        done = []
-        for r in rows:
-            z = self.expand(self.out(attended[:, r])).unflatten(-1, tokens.shape[2:])  # [b, m, p, e]
-            for some, modulators in zip(pixel_parts, after, strict=True):
-                done.append(self._follow(tokens[:, r, some], z[:, :, some], modulators(patches[:, r])))
-        return done[0].flatten(0, 1) if torch.is_grad_enabled() else pixels
+        rows = cut(n, pieces.patches // batch)
+        attended = scope.attend_joined(self._heads(tokens, patches, scope, rows), n, n)  # [b, n, a]
+        if torch.is_grad_enabled():
+            attended = self.out(attended)
+        else:
+            for r in rows:
+                attended[:, r] = self.out(attended[:, r])
+        for some in cut(tokens.shape[2], pieces.pixels):
+            modulators, expand = self._modulators(slice(2, 6), some), self._expansion(some)
+            for r in rows:
+                done = self._follow(tokens[:, r, some], expand(attended[:, r]), modulators(patches[:, r]))
+        return done.flatten(0, 1) if torch.is_grad_enabled() else pixels
 
     def _heads(
         self, pixels: Float[Tensor, "b n p e"], patches: Float[Tensor, "b n d"], scope: Scope, rows: list[slice]
     ) -> Iterator[tuple[Heads, Heads, Heads]]:
         """Queries, keys and values of some patches at a time, rotated, in the values' type."""
-        before = self._modulators(slice(0, 2))
+        modulators = self._modulators(slice(0, 2))
         for r in rows:
-            shift, scale = before(patches[:, r]).unbind(3)
-            tokens = self.compress(modulate(self.norm1(pixels[:, r]), shift, scale).flatten(2))  # [b, m, a]
+            tokens = self._compress(pixels[:, r], modulators(patches[:, r]))
             q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [b, m, heads, a/heads] each
             q, k = (scope.turn(norm(x), r).to(v.dtype) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
-            yield q, scope.seen(k), scope.seen(v)
+            yield q, k, v
 
-    def _modulators(self, groups: slice, pixels: slice = slice(None)) -> "Modulators":
-        """The part of the modulation that yields ``groups`` of shift1, scale1, gate1, shift2, scale2, gate2."""
-        weight = self.modulation.weight.unflatten(0, self.shape)[pixels, groups]  # [p, groups, e, d]
-        bias = self.modulation.bias.unflatten(0, self.shape)[pixels, groups]
-        return Modulators(weight.flatten(0, 2), bias.flatten(), (len(weight), -1, self.shape[2]))
+    def _modulators(self, groups: slice, pixels: slice = slice(None)) -> "Part":
+        """The part of the modulation that yields ``groups`` of shift1, scale1, gate1, shift2, scale2, gate2.
+
+        A copy of its weights, as they do not lie together: in an order that lets a group's numbers do.
+        """
+
+        def pick(outputs: Tensor) -> Tensor:
+            return outputs.unflatten(0, self.shape)[pixels, groups].transpose(0, 1).flatten(0, 2)
+
+        count = len(range(*groups.indices(self.shape[1])))
+        return Part(*self.modulation.some(pick), (count, -1, self.shape[2]))
+
+    def _expansion(self, pixels: slice) -> "Part":
+        """The part of ``expand`` that yields some of a patch's pixels, whose weights do lie together."""
+        e = self.shape[2]
+        start, stop, _ = pixels.indices(self.shape[0])
+        return Part(*self.expand.some(lambda outputs: outputs[start * e : stop * e]), (-1, e))
+
+    def _compress(
+        self, pixels: Float[Tensor, "b m p e"], modulation: Float[Tensor, "b m 2 p e"]
+    ) -> Float[Tensor, "b m a"]:
+        shift, scale = modulation.unbind(2)
+        return self.compress(self.norm1(pixels, shift, scale).flatten(2))
 
     def _follow(
-        self, pixels: Float[Tensor, "b n p e"], z: Float[Tensor, "b n p e"], modulation: Float[Tensor, "b n p 4 e"]
-    ) -> Float[Tensor, "b n p e"]:
+        self, pixels: Float[Tensor, "b m p e"], z: Float[Tensor, "b m p e"], modulation: Float[Tensor, "b m 4 p e"]
+    ) -> Float[Tensor, "b m p e"]:
         """Both residuals, in the pixels' own memory where no gradient is recorded."""
-        gate1, shift2, scale2, gate2 = modulation.unbind(3)
-        pixels = add(pixels, gate1 * z)
-        return add(pixels, gate2 * self.mlp(modulate(self.norm2(pixels), shift2, scale2)))
+        gate1, shift2, scale2, gate2 = modulation.unbind(2)
+        pixels = add_gated(pixels, gate1, z)
+        return add_gated(pixels, gate2, self.mlp(self.norm2(pixels, shift2, scale2)))
 
 
-class Modulators:
-    """Some of a pixel block's six modulation vectors, as a function of the patch's condition."""
+class Part:
+    """Some outputs of a linear layer, in a shape of their own."""
 
-    def __init__(self, weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"], shape: tuple[int, int, int]) -> None:
+    def __init__(self, weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"] | None, shape: tuple[int, ...]) -> None:
         self.weight, self.bias, self.shape = weight, bias, shape
 
-    def __call__(self, condition: Float[Tensor, "*n d"]) -> Float[Tensor, "*n p groups e"]:
-        out = F.linear(condition.to(self.weight.dtype), self.weight, self.bias)
-        return out.unflatten(-1, self.shape)
+    def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "..."]:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).unflatten(-1, self.shape)

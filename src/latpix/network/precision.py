@@ -13,12 +13,15 @@ rest. A quantized Linear's weight rests in eight bits and is widened, when it is
 Source: what the released code computes under autocast, checked quantity by quantity in tests/network/test_precision.py.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 WIDENED = 2048  # rows of a quantized weight at a time
+Pick = Callable[[Tensor], Tensor]  # from all outputs of a layer to some, along the first dimension
 
 
 class Linear(nn.Linear):
@@ -26,6 +29,10 @@ class Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    def some(self, pick: Pick) -> tuple[Float[Tensor, "k d_in"], Float[Tensor, " k"] | None]:
+        """Weight and bias of some outputs."""
+        return pick(self.weight), None if self.bias is None else pick(self.bias)
 
 
 class QuantizedLinear(nn.Module):
@@ -49,14 +56,22 @@ class QuantizedLinear(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
-        wide = torch.empty_like(self.codes, dtype=self.dtype)
-        for start in range(0, len(wide), WIDENED):  # a product of two types makes float32 copies of all that it reads
-            rows = slice(start, start + WIDENED)
-            wide[rows] = self.codes[rows].float() * self.scale[rows, None]
-        return wide
+        return self._widened(self.codes, self.scale)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         return F.linear(x.to(self.dtype), self.weight, self.bias)
+
+    def some(self, pick: Pick) -> tuple[Float[Tensor, "k d_in"], Float[Tensor, " k"] | None]:
+        """Weight and bias of some outputs; only their codes are widened."""
+        weight = self._widened(pick(self.codes), pick(self.scale))
+        return weight, None if self.bias is None else pick(self.bias)
+
+    def _widened(self, codes: Shaped[Tensor, "k d_in"], scale: Float[Tensor, " k"]) -> Float[Tensor, "k d_in"]:
+        wide = torch.empty_like(codes, dtype=self.dtype)
+        for start in range(0, len(wide), WIDENED):  # a product of two types makes float32 copies of all that it reads
+            rows = slice(start, start + WIDENED)
+            wide[rows] = codes[rows].float() * scale[rows, None]
+        return wide
 
 
 class Conv2d(nn.Conv2d):
@@ -67,20 +82,27 @@ class Conv2d(nn.Conv2d):
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit root mean square:  x * rsqrt(mean(x^2) + 1e-6) * weight.
+    """Scale to unit root mean square, then maybe modulate:  x * rsqrt(mean(x^2) + 1e-6) * weight * (1 + scale) + shift.
 
     The arithmetic is float32; the result passes through the input's type before the weight multiplies it.
-    Source: Zhang & Sennrich 2019, eq. 4.
+    Source: Zhang & Sennrich 2019, eq. 4; for the modulation Peebles & Xie 2023, section 3.2 (adaptive layer norm).
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    def forward(
+        self,
+        x: Float[Tensor, "*n d"],
+        shift: Float[Tensor, "*#n d"] | None = None,
+        scale: Float[Tensor, "*#n d"] | None = None,
+    ) -> Float[Tensor, "*n d"]:
         wide = x.float()
-        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)
-        return normed.to(x.dtype) * self.weight
+        normed = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
+        if shift is None or scale is None:
+            return normed * self.weight
+        return torch.addcmul(shift, normed, self.weight * (1 + scale))  # of the tokens' passes, one
 
 
 class GroupNorm(nn.GroupNorm):

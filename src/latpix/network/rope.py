@@ -7,6 +7,7 @@ tables are float32, no device but the caller's.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -61,7 +62,13 @@ def grid_rotation(
 def sequence_rotation(
     length: int, head_width: int, *, theta: float = BASE, device: torch.device | None = None
 ) -> Rotation:
-    """Angles of ``length`` caption tokens at positions 0, 1, 2, ..."""
+    """Angles of ``length`` caption tokens at positions 0, 1, 2, ...; made once."""
+    with torch.inference_mode(False), torch.no_grad():  # whoever asks first, all may use it
+        return _sequence(length, head_width, theta, device)
+
+
+@lru_cache(8)
+def _sequence(length: int, head_width: int, theta: float, device: torch.device | None) -> Rotation:
     j = torch.arange(head_width // 2, dtype=torch.float32, device=device)
     positions = torch.arange(length, dtype=torch.float32, device=device)
     angle = positions[:, None] * theta ** (-2 * j / head_width)  # [n, d/2]
@@ -70,6 +77,9 @@ def sequence_rotation(
 
 def rotate(x: Float[Tensor, "b n heads d"], rotation: Rotation) -> Float[Tensor, "b n heads d"]:
     """Turn queries or keys by their token's angles; float32 inside, ``x``'s type outside."""
-    re, im = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # [b, n, heads, d/2] each
-    cos, sin = rotation.cos[:, None], rotation.sin[:, None]  # [n, 1, d/2]
-    return torch.stack([re * cos - im * sin, re * sin + im * cos], dim=-1).flatten(-2).to(x.dtype)
+    pairs, cos, sin = x.float().unflatten(-1, (-1, 2)), rotation.cos[:, None], rotation.sin[:, None]  # [n, 1, d/2]
+    if torch.compiler.is_compiling():  # what it makes is as quick, and it cannot make complex products
+        re, im = pairs.unbind(-1)  # [b, n, heads, d/2] each
+        return torch.stack([re * cos - im * sin, re * sin + im * cos], dim=-1).flatten(-2).to(x.dtype)
+    turned = torch.view_as_complex(pairs) * torch.complex(cos, sin)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from latpix.errors import UsageError
 from latpix.network.config import NetworkConfig
 from latpix.network.model import Denoiser
-from latpix.training.bands import Bands
+from latpix.team import Team
 from latpix.training.config import RunConfig
 from latpix.training.job import Call, Outline
 from latpix.training.learning import Learn
@@ -184,7 +184,7 @@ def _asking(
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):
         painter.to_empty(device="cpu")
         call.learn(painter.network)
-        painter.bands = Absent(settings.context) if settings.context > 1 else None
+        painter.team = Absent(rank=0, size=settings.context) if settings.context > 1 else None
         if settings.recompute:
             recompute_blocks(painter)
         frozen = not any(weight.requires_grad for weight in painter.parameters())
@@ -202,14 +202,11 @@ def _asking(
         yield painter, ask
 
 
-class Absent(Bands):
-    """Bands of processes that are not there; this one's share is like theirs."""
+class Absent(Team):
+    """Processes that are not there; what they have is like this one's."""
 
-    def __init__(self, count: int) -> None:
-        self.rank, self.count = 0, count
-
-    def join(self, x: Tensor, dim: int) -> Tensor:
-        return torch.cat([x] * self.count, dim)
+    def join(self, x: Tensor) -> Tensor:
+        return torch.cat([x] * self.size)
 
 
 # On a CPU the fused attention has names of its own, which the counter does not know.

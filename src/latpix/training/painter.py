@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from latpix.network.layers import TIMESTEP_SCALE
 from latpix.network.model import Condition, Denoiser
 from latpix.sampling.paths import Prediction, velocity_of
-from latpix.training.bands import Bands
+from latpix.team import Band, Team
 from latpix.training.given import Caption, Latent, PerSample, Pixels, per_pixel
 from latpix.training.lora import merged
 
@@ -27,7 +27,7 @@ class Painter(nn.Module):
         self.network = network
         self.prediction: Prediction = prediction
         self.precision = precision
-        self.bands: Bands | None = None  # set where processes share a picture
+        self.team: Team | None = None  # set where processes share a picture
 
     def forward(
         self,
@@ -46,7 +46,7 @@ class Painter(nn.Module):
         With ``after`` the features after these patch blocks instead. A latent without channels is none.
         """
         height, width = x_t.shape[-2:]
-        network, bands, low = self.network, self.bands, self.precision == "bfloat16"
+        network, band, low = self.network, None, self.precision == "bfloat16"
         with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=low):
             condition = network.condition(
                 height=height,
@@ -57,23 +57,24 @@ class Painter(nn.Module):
                 image=image,
             )
             shown = x_t
-            if bands is not None:
-                shown, condition = bands.pixels(x_t), bands.condition(condition)
+            if self.team is not None:
+                band = Band(self.team, condition.rows)
+                shown, condition = band.cut(x_t, 2), band.condition(condition)
             if after:
                 features = network.features(shown, timestep, condition, after)
                 # Sharded modules must not hand out views: what brings their weights back hangs on their output.
-                return [feature.clone() if bands is None else _joined(bands, feature) for feature in features]
+                return [feature.clone() if band is None else _joined(band, feature) for feature in features]
             output = network(shown, timestep, condition).float()
             picture = _rgb_picture(network, condition) if rgb else None
-        if bands is not None:
-            output = _joined(bands, output)
+        if band is not None:
+            output = _joined(band, output)
         velocity = velocity_of(self.prediction, x_t, per_pixel(timestep / TIMESTEP_SCALE), output)
         return velocity if picture is None else [velocity, picture]
 
 
-def _joined(bands: Bands, maps: Float[Tensor, "b d rows columns"]) -> Float[Tensor, "b d all_rows columns"]:
+def _joined(band: Band, maps: Float[Tensor, "b d rows columns"]) -> Float[Tensor, "b d all_rows columns"]:
     """The bands of all processes, with a memory of their own."""
-    return bands.join(maps, dim=2).contiguous()
+    return band.join(maps, dim=2).contiguous()
 
 
 def _rgb_picture(network: Denoiser, condition: Condition) -> Float[Tensor, "b 3 y x"]:

@@ -2,7 +2,7 @@
 
 Run under torchrun; without it, or with one process, nothing here changes anything. Gradients are averages over all
 processes, so a loss that is a mean over samples has the gradient it would have on one process with all the samples.
-Processes of a team also share each picture (training/bands.py): they draw the same samples and noise, and each computes
+Processes of a team also share each picture (team.py): they draw the same samples and noise, and each computes
 the whole loss, so the average over processes is right there too.
 Weights are gathered in float32 a block at a time; autocast makes them bfloat16 where they are used.
 Source: Zhao et al. 2023, "PyTorch FSDP".
@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from latpix.devices import pick_device
 from latpix.distributed import ranks_of_torchrun
 from latpix.errors import UsageError
-from latpix.training.bands import Bands
+from latpix.team import Team
 from latpix.training.painter import Painter
 
 UNITS = ("PatchBlock", "PixelBlock", "LatentProjection", "RGBHead", "CaptionEmbedding")  # gathered and freed as one
@@ -75,7 +75,7 @@ class World:
             return
         for module in network.modules():
             if isinstance(module, Painter) and self.context_group is not None:
-                module.bands = Bands(self.context_group)
+                module.team = Team(rank=self.rank % self.context, size=self.context, group=self.context_group)
         # A single number cannot be split: each process keeps it, and ``average`` brings the gradients together.
         numbers = {weight for weight in network.parameters() if weight.ndim == 0}
         for module in reversed(list(network.modules())):  # a unit within another one first: it is gathered by itself
