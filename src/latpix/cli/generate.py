@@ -117,7 +117,7 @@ def generate(
         probe = Decoder.without_weights(name, like=like, device=where, dtype=dtype)
         probe.plan(height=height // downsample, width=width // downsample, **options_of)
         if painting["colour_lock"]:
-            check_colour_lock(decodes)
+            check_colour_lock(probe.checkpoint)
         if painting["detail_map"] is not None:
             read_picture(painting["detail_map"])
     work = plan_generation(
