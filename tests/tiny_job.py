@@ -20,7 +20,7 @@ from latpix.training.parallel import join
 from latpix.training.recipes import flux2_tiny_base, flux2_tiny_distill, flux2_tiny_teacher
 from latpix.training.tiny_pairs import TinyPairs
 
-SMALL = {"steps": 1, "batch": 1, "size": 64, "precision": "float32"}
+SMALL = {"steps": 1, "batch": 1, "size": 64, "precision": "float32", "compile": False}
 
 
 def run(make_job, settings, folder):

@@ -134,7 +134,7 @@ class OneDecode:
         )
 
     def base_at_native_size(self) -> Float[Tensor, "1 3 y x"]:
-        """What the base decoder paints, at native size, without the padding."""
+        """What the base decoder paints, at native size."""
         assert self.network.base_decoder is not None, "no base decoder"
         return F.avg_pool2d(self.network.base_decoder.paint(self.latent, self._sigma), self.row.scale)
 

@@ -39,6 +39,14 @@ def test_the_same_guess_costs_the_same_as_velocity_or_as_x0_except_near_time_zer
     torch.testing.assert_close(flow_matching_loss(as_x0, x_t, X0, NOISE, early, "x0"), expected)
 
 
+def test_before_time_zero_point_zero_five_the_true_x0_costs_and_one_with_some_noise_does_not():
+    t = torch.full((3,), 0.02)
+    x_t, velocity = mix(X0, NOISE, t), NOISE - X0
+    cost = (1 - 0.02 / 0.05) ** 2 * velocity.square().mean()
+    torch.testing.assert_close(flow_matching_loss(X0, x_t, X0, NOISE, t, "x0"), cost)
+    assert flow_matching_loss(x_t - 0.05 * velocity, x_t, X0, NOISE, t, "x0").item() == pytest.approx(0, abs=1e-10)
+
+
 def test_the_network_is_told_a_thousand_t_and_the_condition_in_float32_and_may_answer_in_bfloat16():
     asked = []
 

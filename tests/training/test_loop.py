@@ -11,9 +11,12 @@ import torch
 import toy_job
 from toy_job import ToyJob, run_toy, toy_config
 
-from latpix.errors import TrainingError
+from latpix.checkpoints.load import load
+from latpix.errors import TrainingError, UsageError
 from latpix.training.log import read_log
 from latpix.training.parallel import World
+from latpix.training.recipes import flux2_tiny_base
+from latpix.training.recipes.flux2_tiny_base import ROW
 from latpix.training.state import load_into, shapes_in
 
 
@@ -99,6 +102,26 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
         ends.append(torch.cat([p.detach().flatten() for p in job.parts["student"].network.parameters()]))
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_base_decoder_broken_off_twice_ends_bit_for_bit_as_the_unbroken_one(tmp_path, monkeypatch):
+    small = replace(ROW.network, base_widths=(16, 8, 8, 4), base_blocks=(2, 1, 1, 1), width=32, latent_width=16)
+    monkeypatch.setattr(flux2_tiny_base, "ROW", replace(ROW, network=small))
+    settings = replace(flux2_tiny_base.config("native"), steps=4, size=64, batch=2, compile=False)
+    written = []
+    for run, breaks in (("unbroken", 0), ("broken", 2)):
+        for minutes in (*[0.0] * breaks, None):
+            job = flux2_tiny_base.build(settings, None, torch.device("cpu"))
+            outcome = toy_job.train(job, settings, tmp_path / run, world=World(torch.device("cpu")), minutes=minutes)
+        written.append(load(outcome.weights).network.state_dict())
+    assert same_bits(tmp_path / "broken", tmp_path / "unbroken")
+    assert all(torch.equal(written[0][name], tensor) for name, tensor in written[1].items())
+
+
+def test_recomputing_blocks_of_networks_that_have_none_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="recompute=true: toy trains no network with blocks"):
+        run_toy(tmp_path / "run", toy_config(recompute=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_runs_folder_is_refused_by_the_setting_that_differs(tmp_path):

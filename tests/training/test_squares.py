@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from made_pictures import dead_leaves
@@ -35,6 +36,20 @@ def test_a_sample_depends_on_its_number_not_on_who_else_is_drawn(data):
     assert torch.equal(three.pixels[2 * one.group :], one.pixels)
     assert three.names[2 * one.group :] == one.names
     assert data.draw(8, [2]).names != one.names
+
+
+def test_no_two_draws_of_a_run_begin_alike(data, monkeypatch):
+    begun, make = [], np.random.default_rng
+
+    def noted(numbers):
+        begun.append(make(numbers).bit_generator.state["state"]["state"])
+        return make(numbers)
+
+    monkeypatch.setattr(np.random, "default_rng", noted)
+    monkeypatch.setattr(data, "seed", 1)
+    for step in range(4):
+        data.draw(step, range(4))
+    assert len(set(begun)) == len(begun) == 4 * (1 + 4)
 
 
 def test_every_step_has_one_side_and_all_sides_have_their_turns(data):

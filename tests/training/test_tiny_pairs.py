@@ -33,6 +33,13 @@ def test_a_sample_depends_on_its_number_not_on_who_else_is_drawn(data):
     assert "made up" in one.names[0]
 
 
+def test_the_source_names_only_what_latents_came_from(data, codec, tmp_path):
+    assert data.source == "latents of flux2-lite; made-up pictures"
+    write_assets(tmp_path)
+    only_taef2 = TinyPairs(tmp_path, codec, size=64, seed=0, square=1, lite_share=0.0)
+    assert only_taef2.source.startswith("latents of TAEF2 (MIT); photographs: ")
+
+
 def test_pixels_native_picture_and_latent_of_a_crop_lie_on_each_other(data, codec):
     pairs = data.draw(0, range(4)).pairs
     assert pairs.pixels.shape == (4, 3, 128, 128)
@@ -91,5 +98,6 @@ def test_photographs_are_paired_counted_and_named(tmp_path, codec):
     assert {name.split()[0] for name in data.names[4:]} == {"made", "flat"}
     assert count_crops(tmp_path, 256) == 4 * len(data.names)
     assert "1 of cid22" in data.source
+    assert "latents of flux2-lite and TAEF2 (MIT);" in data.source
     kinds = {name.rsplit("(", 1)[1] for name in data.draw(0, range(12)).names}
     assert kinds == {"taef2)", "lite)"}

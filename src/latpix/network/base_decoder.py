@@ -7,8 +7,8 @@
 
 Codecs whose norms see the whole picture put a part of its colour and contrast there; the norms of the coarsest level
 find it again, and the finer levels see no further than their convolutions. A noised latent is read more carefully than
-a clean one, so ``latent_sigma`` enters too. Only the convolutions to pixels are float32: bfloat16 has few steps of
-grey. Nothing depends on time: it runs once per decode.
+a clean one, so ``latent_sigma`` enters too. The convolutions to pixels are float32, as bfloat16 has few steps of grey,
+and so are the norms. Nothing depends on time: it runs once per decode.
 
 Source: residual blocks, He et al. 2016; sub-pixel convolution, Shi et al. 2016; conditioning, Perez et al. 2018 (FiLM);
 group norm, Wu & He 2018. Letters: b batch, c latent channels, u unpacked ones, h w latent cells, r rows and q columns

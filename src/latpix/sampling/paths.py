@@ -16,7 +16,7 @@ Pixels = Float[Tensor, "b 3 h w"]
 Time = Float[Tensor, ""] | Float[Tensor, "b 1 1 1"]  # one of the whole batch, or one per sample
 
 ROWS = 256  # of pixels whose guess is computed at once: float64 is large
-LEAST_TIME = 0.05  # below it an x0 prediction's velocity is damped instead of dividing by almost nothing
+LEAST_TIME = 0.05  # below it an x0 prediction's velocity is damped, by t / 0.05; it would divide by almost nothing
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -3,9 +3,9 @@
     python -m latpix.training.compare_discriminators --assets DIR --teacher FILE [--updates 200]
 
 Both heads start from the same weights, see the same features of the teacher for the same noised pictures (critics'
-times as in `latpix distill flux2_tiny_distill`), and learn by the same loss and rate. Told now and then: on crops that
-neither has learned from, how often the photograph's mean logit is above the base picture's of the same crop, noised
-alike. One half is guessing.
+times as in `latpix distill flux2_tiny_distill`), and learn by the same loss and rate. Told now and then: on fresh
+draws of the same photographs, so of other crops and noise but of no other pictures, how often the photograph's mean
+logit is above the base picture's of the same crop, noised alike. One half is guessing.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from latpix.training.tiny_export import take_base
 from latpix.training.tiny_pairs import Eyes, TinyPairs
 
 Seen = list[Float[Tensor, "b d *places"]]
-HELD_OUT = 2**30  # steps from here on are for measuring
+HELD_OUT = 2**30  # steps from here on are for measuring: other draws of the same pictures
 MEASURED = 12  # batches
 
 

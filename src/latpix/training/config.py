@@ -12,11 +12,11 @@ import importlib.util
 import json
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from latpix.errors import TrainingError, UsageError
 from latpix.files.atomic import writing
@@ -45,6 +45,10 @@ class RunConfig:
     log_every: int = 10
     sample_every: int = 500
 
+    def filled(self, given: Collection[str]) -> Self:
+        """These, where settings that ``given`` does not name follow from those that it names; a recipe says how."""
+        return self
+
 
 # A run that goes on may be given others: they say how long it is, what it leaves behind, and how the samples of a step
 # are shared out, which has to change with the number of processes.
@@ -68,6 +72,8 @@ Config = TypeVar("Config", bound=RunConfig)
 def with_settings(config: Config, settings: Sequence[str]) -> Config:
     """The configuration with each ``key=value`` put in its place, checked against the field's type.
 
+    A recipe may let what is left out follow from what is given (``RunConfig.filled``).
+
     Raises:
         UsageError: no such key, a value that is not of its type, or one that makes no sense.
     """
@@ -86,7 +92,7 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
             raise UsageError(
                 f"{key}={text}: expected {describe(types[key])}, e.g. {key}={_shown(config, key)}."
             ) from None
-    changed = replace(config, **given)
+    changed = replace(config, **given).filled(given)
     check(changed)
     return changed
 

@@ -3,7 +3,9 @@
     x_t = (1 - t) x0 + t noise,        loss = mean (network(x_t, 1000 t) - (noise - x0))^2
 
 No weight depends on the time: how often a time is drawn is its weight. A network that puts out x0 is compared as a
-velocity, (x_t - x0) / max(t, 0.05). Everything around the network is float32.
+velocity, (x_t - x0) / max(t, 0.05), and with the whole one below 0.05 too, as in the trained models: there the true x0
+costs (1 - t / 0.05)^2 mean(velocity^2), and what costs nothing is x_t - 0.05 velocity, the picture less some noise.
+Everything around the network is float32.
 Source: Liu et al. 2022, eq. 1; Lipman et al. 2023, eq. 9.
 """
 

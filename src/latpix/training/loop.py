@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from latpix.errors import TrainingError
+from latpix.errors import TrainingError, UsageError
 from latpix.files.picture_files import save_picture
 from latpix.training.config import RunConfig, save_config
 from latpix.training.ema import average_decay, power_exponent, update_average
@@ -33,7 +33,7 @@ from latpix.training.optimizers import (
     trained,
 )
 from latpix.training.parallel import World, local, whole
-from latpix.training.recompute import recompute_blocks
+from latpix.training.recompute import blocks_of, recompute_blocks
 from latpix.training.state import Facts, Saves, Tensors, load_into, read_facts, shapes_in
 
 
@@ -68,8 +68,12 @@ def train(
     Raises:
         TrainingError: a loss is no number (the state before that step is saved, the samples are named), or the folder
             holds another run.
+        UsageError: ``recompute`` is set, and no trained network has blocks.
         OutputError: a save cannot be written.
     """
+    if settings.recompute and not any(blocks_of(part.network) for part in job.parts.values()):
+        raise UsageError(f"recompute=true: {job.name} trains no network with blocks to recompute; leave it out.")
+
     # 1. the folder
     if world.first:
         run.mkdir(parents=True, exist_ok=True)

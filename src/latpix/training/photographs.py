@@ -26,9 +26,9 @@ from latpix.files.picture_files import read_picture
 
 LARGE = 1024  # pixels of the shorter side: from here on a picture is also used at half size
 
-FOLDERS = {  # folder under `assets`: licence
-    "photos/clic2025": "Unsplash licence",
+FOLDERS = {  # folder under `assets`, in the list's order: licence
     "photos/cid22": "CC-BY-SA-4.0 (Cloudinary)",
+    "photos/clic2025": "Unsplash licence",
 }
 LOMIRI_FOLDER = "lomiri-wallpapers-16.04/usr/share/backgrounds"
 LOMIRI = (
@@ -64,11 +64,11 @@ def training_photographs(assets: Path) -> list[Photograph]:
         UsageError: a folder or a file of the list is missing.
     """
     found = []
-    for folder in ("photos/cid22", "photos/clic2025"):
+    for folder, license in FOLDERS.items():
         if not (assets / folder).is_dir():
             raise UsageError(f"no folder {folder} in {assets}: --assets names the folder that holds photos/")
         files = sorted(file for file in (assets / folder).iterdir() if file.suffix in SUFFIXES)
-        found += [Photograph(path=file, source=folder.split("/")[1], license=FOLDERS[folder]) for file in files]
+        found += [Photograph(path=file, source=folder.split("/")[1], license=license) for file in files]
     packages = assets / "packages"
     if packages.is_dir():
         found += [_listed(packages / path, license) for path, license in _packaged()]

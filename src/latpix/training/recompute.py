@@ -8,12 +8,17 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-BLOCKS = ("PatchBlock", "PixelBlock", "ResidualBlock")
+BLOCKS = ("PatchBlock", "PixelBlock", "ResidualBlock", "BaseBlock", "WideBlock")
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The blocks of a network whose activations can be computed again."""
+    return [module for module in network.modules() if type(module).__name__ in BLOCKS]
 
 
 def recompute_blocks(network: nn.Module) -> int:
     """Let every block of a network forget its activations; gives how many there are. Names and weights stay."""
-    blocks = [module for module in network.modules() if type(module).__name__ in BLOCKS]
+    blocks = blocks_of(network)
     for block in blocks:
         # Nothing in a block is random, so no generator's state needs to be kept for the second time.
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)

@@ -22,7 +22,7 @@ GROUPS = {1: 8, 2: 2, 3: 1}  # squares of a sample, by their side in thirds of t
 THIRD = 32  # pixels that a third is a multiple of: two latent cells, of which a mean is taken
 REDUCTIONS = (1, 2, 4)
 DETAIL = 2.0  # levels: a square has at least this much, or one chance in four
-SIDES = 1  # tells the generator of a step's side from those of its samples
+SIDES = 1  # tells the generator of a step's side from those of its samples, whose fourth number would be 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Squares:
 
     def draw(self, step: int, samples: Sequence[int]) -> SquareBatch:
         """The squares of these samples of a step."""
-        third = 1 + int(np.random.default_rng((SIDES, self.seed, step)).integers(len(GROUPS)))
+        third = 1 + int(np.random.default_rng((self.seed, step, 0, SIDES)).integers(len(GROUPS)))
         squares, names = [], []
         for sample in samples:
             generator = np.random.default_rng((self.seed, step, sample))

@@ -65,7 +65,6 @@ def export(
 ) -> Path:
     """Write both parts' weights, by their own names, as a checkpoint of ``row``, and what they were made from."""
     path = folder / f"{row.name}.safetensors"
-    source = f"{made_by}; latents of flux2-lite and, of photographs, TAEF2 (MIT); {data.source}"
     weights = dict(denoiser) | {PREFIX + name: tensor.detach().cpu() for name, tensor in base.items()}
-    save(weights, row, path, dtype=dtype, source=source)
+    save(weights, row, path, dtype=dtype, source=f"{made_by}; {data.source}")
     return path

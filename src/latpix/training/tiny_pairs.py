@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
 
 from latpix.backbones.codec import Codec
@@ -41,6 +41,8 @@ class TinyBatch:
 class TinyPairs:
     """Pairs in memory; sample ``number`` of a step is a function of (seed, step, number) alone.
 
+    ``source`` says what they were made from, ``hint_variance`` how far all hints lie from their mean (0 without any).
+
     Args:
         assets: folder with photos/ and taef2/ (and packages/ with the unpacked Debian packages); None: made-up
             pictures, whose latents are all flux2-lite's.
@@ -68,10 +70,11 @@ class TinyPairs:
         self.pairs: list[Pair] = []
         self.names: list[str] = []
         if assets is None:
-            self.source = "made-up pictures"
+            self.source = "latents of flux2-lite; made-up pictures"
             self._make_up(MADE_UP, None, codec)
         else:
             self._read(assets, codec)
+        self.hint_variance = variance([pair.hint for pair in self.pairs if pair.hint is not None])
         weights = np.array([pair.chances.sum() for pair in self.pairs])
         self.chances = weights / weights.sum()
 
@@ -97,7 +100,9 @@ class TinyPairs:
 
     def _read(self, assets: Path, codec: Codec) -> None:
         photographs, taef2 = training_photographs(assets), Taef2.load(assets / "taef2")
-        self.source = f"photographs: {sources(photographs)}; {LEAVES + FLATS} made-up pictures"
+        latents = "flux2-lite and TAEF2 (MIT)" if self.lite_share else "TAEF2 (MIT)"
+        made_up_too = f"{LEAVES + FLATS} made-up pictures"
+        self.source = f"latents of {latents}; photographs: {sources(photographs)}; {made_up_too}"
         for photograph in photographs:
             levels = read(photograph)
             height, width = levels.shape[1:]
@@ -117,6 +122,18 @@ class TinyPairs:
     def _add(self, picture: UInt8[Tensor, "3 H H"], name: str, taef2: Taef2 | None, codec: Codec) -> None:
         self.pairs.append(make_pair(picture.contiguous(), taef2, codec, side=self.side, hint=self.hint))
         self.names.append(name)
+
+
+def variance(parts: Sequence[Float16[Tensor, "..."]]) -> float:
+    """Of all numbers of all parts together, one part at a time; 0 where there are none."""
+    count = sum(part.numel() for part in parts)
+    if not count:
+        return 0.0
+    total = squared = 0.0
+    for part in parts:
+        wide = part.double()
+        total, squared = total + wide.sum().item(), squared + wide.square().sum().item()
+    return squared / count - (total / count) ** 2
 
 
 def cells(size: int) -> int:

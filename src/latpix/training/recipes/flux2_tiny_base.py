@@ -24,10 +24,10 @@ RUN/flux2-tiny-base.safetensors is a whole network that adds no detail yet: afte
 `latpix train flux2_tiny_teacher` starts from it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,13 @@ STRIDE = 16  # pixels, within which features are looked at from a drawn corner
 ROW = replace(find("flux2-tiny"), name="flux2-tiny-base")
 Goal = Literal["1/8", "1/4", "1/2", "native", "pixels"]
 LEVELS = {"1/8": 1, "1/4": 2, "1/2": 3}  # of the base decoder that learn features
+GOALS: dict[Goal, dict[str, Any]] = {  # what differs between their runs
+    "1/8": {"steps": 1800, "batch": 16},
+    "1/4": {"steps": 1500, "batch": 8},
+    "1/2": {"steps": 1800, "batch": 6},
+    "native": {"steps": 2400, "batch": 2},
+    "pixels": {"steps": 2600, "batch": 2, "learning_rate": 4e-4, "looked_at": 1},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +79,17 @@ class Config(RunConfig):
     fidelity_weight: float = 8.0
     feature_weight: float = 0.1
     texture_weight: float = 0.1
-    looked_at: int = 0  # pictures of a batch whose features are compared
+    looked_at: int = 0  # pictures whose features are compared, of each batch computed at once: of all, accumulate times
     start: str = ""  # checkpoint whose base decoder it goes on from; a fresh one without
 
+    def filled(self, given: Collection[str]) -> Self:
+        """What is not given is the goal's own."""
+        return replace(self, **{key: value for key, value in asdict(config(self.goal)).items() if key not in given})
 
-def config() -> Config:
-    """The run that makes the base decoder, but for its goal."""
-    return Config(steps=4000, cooldown=0.95, batch=2, size=512)
+
+def config(goal: Goal = "pixels") -> Config:
+    """The run that takes the base decoder to a goal."""
+    return Config(goal=goal, cooldown=0.95, size=512, compile=True, **GOALS[goal])
 
 
 def build(settings: Config, assets: Path | None, device: torch.device) -> "BaseJob":
@@ -103,7 +114,8 @@ def build(settings: Config, assets: Path | None, device: torch.device) -> "BaseJ
     network = Denoiser(ROW.network)
     if settings.start:
         network.base_decoder = load_base(settings.start, ROW.network, setting="start").requires_grad_(True)
-    return BaseJob(settings, data, network, EfficientNetLite.load("lite1").to(device))
+    looks = settings.goal == "pixels" and settings.looked_at > 0
+    return BaseJob(settings, data, network, EfficientNetLite.load("lite1").to(device) if looks else None)
 
 
 def outline(settings: Config, assets: Path | None) -> Outline:
@@ -121,7 +133,7 @@ class BaseJob(FromData):
     averaged = AVERAGED
     data: TinyPairs
 
-    def __init__(self, settings: Config, data: TinyPairs, network: Denoiser, eyes: EfficientNetLite) -> None:
+    def __init__(self, settings: Config, data: TinyPairs, network: Denoiser, eyes: EfficientNetLite | None) -> None:
         self.settings, self.data = settings, data
         part = Part(
             network=Towards(take_base(network), settings.goal),
@@ -133,7 +145,7 @@ class BaseJob(FromData):
         self.denoiser = network.state_dict()
         self.parts: Mapping[str, Part] = {"base": part}
         # In bfloat16 it costs half, and features are compared after a normalisation that forgives it.
-        self.eyes = eyes.to(torch.bfloat16 if settings.precision == "bfloat16" else torch.float32)
+        self.eyes = eyes and eyes.to(torch.bfloat16 if settings.precision == "bfloat16" else torch.float32)
         self.frozen: Mapping[str, nn.Module] = {}  # eyes are whole on each process: sharding refuses their layout
         self.noising = LatentNoising(chance=settings.noised, most=settings.max_latent_sigma)
 
@@ -146,7 +158,7 @@ class BaseJob(FromData):
         reached = self._ask(self.parts["base"].network, latent, sigma)
         if pairs.hint is not None:
             hint = pairs.hint.to(draws.device)
-            loss = (reached - hint).square().mean() / hint.var()
+            loss = (reached - hint).square().mean() / self.data.hint_variance
             return Step(loss, {"features": loss}, {})
         native = pairs.native.to(draws.device)
         fidelity = fidelity_loss(reached, native, sigma, downsample=CELL)
@@ -158,11 +170,11 @@ class BaseJob(FromData):
         settings = self.settings
         losses = {"pixels": charbonnier(painted, pixels), "fidelity": fidelity}
         total = losses["pixels"] + settings.fidelity_weight * fidelity
-        if settings.looked_at:
+        if self.eyes is not None:
             top, left = (int(draws.choice(axis, (), STRIDE)) for axis in ("look_top", "look_left"))
             with torch.no_grad():
-                wanted = self._look(pixels[: settings.looked_at, :, top:, left:])
-            found = self._look(painted[: settings.looked_at, :, top:, left:])
+                wanted = look(self.eyes, pixels[: settings.looked_at, :, top:, left:])
+            found = look(self.eyes, painted[: settings.looked_at, :, top:, left:])
             losses["features"] = feature_difference(found, wanted)
             losses["texture"] = texture_difference(found, wanted)
             total = total + settings.feature_weight * losses["features"] + settings.texture_weight * losses["texture"]
@@ -173,9 +185,6 @@ class BaseJob(FromData):
         with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=low):
             reached: Tensor = base(latent, sigma)
         return reached.float()
-
-    def _look(self, pixels: Tensor) -> list[Tensor]:
-        return [feature.float() for feature in self.eyes(pixels.to(self.eyes.stem.weight.dtype))]
 
     @torch.no_grad()
     def sample(self, average: nn.Module) -> Tensor | None:
@@ -193,6 +202,11 @@ class BaseJob(FromData):
         made_by = f"latpix.training.recipes.flux2_tiny_base, {steps} steps towards {self.settings.goal}"
         weights = {name.removeprefix("base."): tensor for name, tensor in average.items() if name.startswith("base.")}
         return export(self.denoiser, weights, ROW, folder, made_by, self.data)
+
+
+def look(eyes: EfficientNetLite, pixels: Float[Tensor, "b 3 H W"]) -> list[Tensor]:
+    """Features in float32, whatever the network computes in."""
+    return [feature.float() for feature in eyes(pixels.to(eyes.stem.weight.dtype))]
 
 
 class Towards(nn.Module):

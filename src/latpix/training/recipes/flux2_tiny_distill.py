@@ -13,7 +13,7 @@ RUN/flux2-tiny.safetensors holds the student's average in bfloat16: `latpix upsc
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -41,7 +41,7 @@ from latpix.training.tiny_pairs import Eyes, TinyBatch, TinyPairs, count_crops
 from latpix.training.tiny_samples import grid
 
 COMMAND, AVERAGED = "distill", "student"
-ROW = replace(find("flux2-tiny"), sampling=replace(find("flux2-tiny").sampling, times=TIMES))
+ROW = find("flux2-tiny")
 TAP = 1  # the patch block, from 0, whose tokens the discriminator sees: the second of four
 
 
@@ -73,7 +73,7 @@ def build(settings: Config, assets: Path | None, device: torch.device) -> "Disti
     """The recipe's job; without ``assets`` on made-up pictures.
 
     Raises:
-        UsageError: there is no teacher yet.
+        UsageError: there is no teacher yet, or what is named as one is none.
     """
     if settings.teacher.endswith(".safetensors") and not Path(settings.teacher).is_file():
         raise UsageError(
@@ -81,8 +81,12 @@ def build(settings: Config, assets: Path | None, device: torch.device) -> "Disti
             "or name another: --set teacher=FILE."
         )
     teacher = load(settings.teacher)
-    if teacher.row.network != TEACHER.network:
-        raise UsageError(f'"{settings.teacher}" is "{teacher.row.name}", not a teacher of flux2-tiny\'s network.')
+    row, kind = teacher.row, TEACHER.sampling.kind  # a student's denoiser, or a fresh one, would load as well
+    if (row.network, row.sampling.kind) != (TEACHER.network, kind):
+        raise UsageError(
+            f'"{settings.teacher}" is "{row.name}", a {row.sampling.kind}, not a {kind} of flux2-tiny\'s network. '
+            "Make one: latpix train flux2_tiny_teacher, and name its file: --set teacher=FILE."
+        )
     codec = Codec.load("flux2-lite", device=device, dtype=settings.precision)
     data = TinyPairs(assets, codec, size=settings.size, seed=settings.seed)
     torch.manual_seed(settings.seed)

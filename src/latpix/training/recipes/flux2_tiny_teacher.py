@@ -4,10 +4,10 @@
 
 One step: noise some latents, mix pictures with noise at shifted logit-normal times, compare velocities
 (training/teacher_step.py). The network is flux2-tiny's own and puts out x0, so its errors at small times weigh
-1 / max(t, 0.05)^2. It paints on the picture of a base decoder that flux2_tiny_base trained and that stays as it is; all
-else is trained jointly, from fresh weights. No caption, and no latent is dropped: the picture would go on telling what
-is there. Muon has the blocks and convolutions: on made-up pictures (size 128, batch 4) the loss of steps 91 to 120 was
-0.668 at rate 1e-3, AdamW's 0.704.
+1 / max(t, 0.05)^2 (training/flow_matching.py). It paints on the picture of a base decoder that flux2_tiny_base trained
+and that stays as it is; all else is trained jointly, from fresh weights. No caption, and no latent is dropped: the
+picture would go on telling what is there. Muon has the blocks and convolutions: on made-up pictures (size 128, batch 4)
+the loss of steps 91 to 120 was 0.668 at rate 1e-3, AdamW's 0.704.
 
 Hardware: two CPU cores for a trial (size=128, batch=2: 0.5 s a step and thread); meant for one GPU. What to expect: a
 run of minutes leaves noise for detail (docs/benchmarks/flux2-tiny.md); a long one was never made.
@@ -33,6 +33,7 @@ from latpix.training.given import Step
 from latpix.training.job import Call, FromData, Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising
 from latpix.training.painter import Painter, denoiser_weights
+from latpix.training.pairs import WHOLE
 from latpix.training.teacher_step import TeacherSettings, teacher_step
 from latpix.training.tiny_export import copied, export, load_base, take_base
 from latpix.training.tiny_pairs import Eyes, TinyBatch, TinyPairs, count_crops
@@ -134,7 +135,7 @@ class TeacherJob(FromData):
         return teacher_step(network, pixels, latents, draws, self.step_settings)
 
     def sample(self, average: nn.Module) -> Tensor:
-        side = self.data.side * 64
+        side = self.data.side * WHOLE
         times = solver_times(SAMPLE_STEPS, SHIFT.at(side, side))
         times[-1] = 0.0
         return grid(
