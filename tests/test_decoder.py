@@ -322,7 +322,6 @@ def test_a_quantized_checkpoint_is_planned_as_it_rests(tmp_path, monkeypatch):
     decoders = [Decoder.without_weights(file, device="cpu", dtype="float32") for file in files]
     held = [decoder._held() for decoder in decoders]
     assert held[0] - held[1] == weights[0] - weights[1] > 0
-    assert decoders[1].plan(height=8, width=8).peak_bytes < decoders[0].plan(height=8, width=8).peak_bytes
 
 
 class RunsOut:

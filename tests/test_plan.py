@@ -120,7 +120,7 @@ def test_a_quantized_weight_is_in_the_peak_while_it_is_wide():
     modulators = 6 * 256 * config.pixel_width * config.width * 4
     plain = costs(config)
     more = replace(plain, quantized=True).peak_bytes(job, whole(8, config)) - plain.peak_bytes(job, whole(8, config))
-    assert more > modulators / 2
+    assert modulators / 6 < more < modulators  # the part that a stage reads, and what is on the way to it
 
 
 def test_the_base_decoders_coarse_level_is_in_the_peak_whole():

@@ -128,8 +128,7 @@ class CostModel:
 
     def _process_bytes(self, work: int) -> int:
         """Of all that is held while so much is computed."""
-        share = 1 if self.quantized else HOLES  # widened weights come and go
-        holes = min(round(share * work), MOST_HOLES_FRUGALLY if self.frugal else MOST_HOLES)
+        holes = min(round(HOLES * work), MOST_HOLES_FRUGALLY if self.frugal else MOST_HOLES)
         return self.held + round((1 + SLACK) * work) + (holes if self.on_cpu else 0)
 
     def _stages(self, job: Job, setting: Setting) -> Iterator[int]:
@@ -211,7 +210,6 @@ class CostModel:
         """Of each stage of a network call, the state and the condition apart; ``seen`` patches have keys and values."""
         c, s = self.config, self.dtype.itemsize
         wide = s * self.quantized  # of a weight that is widened, some rows at a time in float32
-        rows = 2 * 4 * WIDENED * c.width * self.quantized
         d, a, area, area_e = c.width, c.pixel_attention_width, c.patch_size**2, c.patch_size**2 * c.pixel_width
         text = c.caption_length if c.caption_width else 0
         tokens, patches = min(pieces.tokens, n), min(pieces.patches, n)
@@ -221,6 +219,7 @@ class CostModel:
         yield stream + joint + tokens * (3 * s * d + 18 * d) + 3 * wide * d**2
         yield stream + 2 * attended + 2 * s * d * ((seen or n) + text)  # others' keys and values too
         yield stream + attended + tokens * (4 * d + 3 * s * c.mlp_width) + wide * d * c.mlp_width
+        rows = 2 * 4 * min(WIDENED, 2 * area_e) * d * self.quantized
         pixels = (4 * area_e + 4 * d) * n
         pack = 2 if s == 2 and self.on_cpu else 1  # a product in bfloat16 copies its weight into another order
         part = area_e * min(pieces.pixels, area) // area

@@ -105,7 +105,7 @@ def test_queries_and_keys_stay_float32_through_norm_and_rotation(monkeypatch):
 
     for module in (attention, patch_block):
         record(module, "rotate", rotated)
-        record(module, "attend", attended)
+    record(attention, "attend", attended)
     network, given = resting(SMALL), small_inputs(SMALL)
     call(network, given)
     blocks = SMALL.depth + SMALL.pixel_depth

@@ -44,7 +44,9 @@ def step(network, student, told, students, *, noising=CLEAN, draws=None):
 
 
 def test_a_network_that_is_the_student_and_told_the_same_has_nothing_to_learn(told):
-    assert step(painter(), painter(), told, told["latent"]).total == 0
+    assert (
+        step(painter(), painter(), told, told["latent"]).total < 1e-12
+    )  # with gradients and without agree to rounding
     assert step(painter(), painter(), told, -told["latent"]).total > 1e-5
 
 
