@@ -192,7 +192,6 @@ def test_a_case_with_little_room_is_painted_under_that_limit():
 def test_presets_hold_the_cases_of_their_device():
     assert names_of("cpu") == [
         "full-512", "full-512-v1.5", "mid-1024", "tiny-1024", "memory-1024", "memory-2048", "low-memory-2048",
-        "low-memory-2048-v1.5",
     ]  # fmt: skip
     assert {"full-3840", "full-1024-v1.5", "tiny-2048", "low-memory-4096", "attention-65536-72"} < set(names_of("gpu"))
     assert [case.weights for case in cases_of("cpu")] == ["random", "random", "random", "flux2-tiny"]

@@ -114,7 +114,6 @@ def memory_cases_of(preset: Preset) -> tuple[Case, ...]:
         short("memory-1024", FULL, 1024),
         short("memory-2048", FULL, 2048),
         replace(short("low-memory-2048", FULL, 2048), room=low[2048]),
-        replace(short("low-memory-2048-v1.5", FULL_V1_5, 2048), room=low[2048]),
     )
 
 
