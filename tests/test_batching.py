@@ -12,7 +12,8 @@ from latpix import Codec, Decoder, LatpixError, read_latent, read_picture, save_
 from latpix.batching import outlook
 from latpix.batching.inputs import Failure, Item, find_inputs, read_manifest
 from latpix.batching.outputs import Result, plan_work
-from latpix.batching.paint import Painting, group_tasks, renoise, slots
+from latpix.batching.paint import group_tasks, renoise, slots
+from latpix.batching.painting import Painting
 from latpix.batching.remake import remake
 from latpix.batching.run import decode, encode, upscale
 from latpix.distributed import Ranks, ranks_of_torchrun

@@ -12,7 +12,7 @@ from latpix import Decoder
 from latpix.batching.captions import embed_captions
 from latpix.batching.inputs import Failure, find_inputs, read_manifest
 from latpix.batching.outputs import plan_work
-from latpix.batching.paint import Painting, with_captions
+from latpix.batching.painting import Painting, with_captions
 from latpix.batching.remake import remake
 from latpix.batching.run import decode
 from latpix.captions.model_files import MODEL

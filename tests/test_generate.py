@@ -13,7 +13,7 @@ from latpix.backbones.registry import find_backbone
 from latpix.backbones.sources import PipelineSource
 from latpix.batching.generate import BackboneCall, GenerationRun
 from latpix.batching.inputs import Failure
-from latpix.batching.paint import Painting
+from latpix.batching.painting import Painting
 from latpix.batching.prompts import find_prompts
 from latpix.batching.results import read_results
 from latpix.batching.shots import plan_generation

@@ -34,7 +34,7 @@ from latpix.devices import (
     reserved_bytes,
     resident_bytes,
 )
-from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError, OutputError, TeamError
+from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError, OutputError
 from latpix.files.latent_files import Latent
 from latpix.files.tiled_tiff import check_room, check_tiff_output, room_beside, save_tiff
 from latpix.latents.check import check_latent
@@ -45,7 +45,7 @@ from latpix.per_picture import captions_of, seeds_of, sigmas_of
 from latpix.plan import LOADING_BYTES, PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
 from latpix.sampling.samplers import OnStep
 from latpix.sampling.schedules import Times, solver_times, student_times
-from latpix.team import Team, all_or_none
+from latpix.team import Team, all_or_none, alone
 from latpix.tiling import count_tiles
 
 LEAST_CELLS = 8  # a side; smaller latents are padded inside
@@ -190,7 +190,6 @@ class Decoder:
             LatentError: the latent is not one of the checkpoint's space.
             OptionError, ScheduleError, CaptionError: an argument outside what the checkpoint can do.
             MemoryLimitError: nothing fits into ``memory_limit``, or memory ran out a second time.
-
             TeamError: one of several processes that share the picture failed.
 
         Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once, and
@@ -352,7 +351,7 @@ class Decoder:
             paint(setting)
         except (RuntimeError, MemoryError, OutputError) as error:
             if self.team is not None and (is_out_of_memory(error) or isinstance(error, OutputError)):
-                raise _alone(self.team, error) from error
+                raise alone(self.team, error) from error
             if not is_out_of_memory(error):
                 raise
             self.last_settings = before
@@ -671,17 +670,6 @@ def _check_decodes(loaded: LoadedCheckpoint, device: torch.device) -> None:
             f'"{loaded.path}" holds fp8 weights, which are for NVIDIA H100 and newer, and this is {device}. '
             "Quantize to int8, which is as small and more exact: latpix quantize CHECKPOINT -o FILE --to int8."
         )
-
-
-def _alone(team: Team, error: Exception) -> TeamError:
-    """What ends the run where one of several processes fails at what only it does, while the others wait for it."""
-    what = f"process {team.rank} of {team.size} (from 0) "
-    if isinstance(error, OutputError):
-        return TeamError(f"{what}cannot go on, and so none can: {error}")
-    return TeamError(
-        f"{what}ran out of memory, and the others cannot finish the picture without it: give a memory limit that every "
-        "process can keep to (--memory-limit), or start fewer."
-    )
 
 
 def _resampled(pixels: Float[Tensor, "1 3 y x"], target: tuple[int, int] | None) -> Float[Tensor, "1 3 H W"]:

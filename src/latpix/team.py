@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latpix.errors import LatpixError, TeamError, UsageError
+from latpix.errors import LatpixError, OutputError, TeamError, UsageError
 from latpix.network.attention import Scope, Windows
 from latpix.network.latent_projection import LatentFeatures
 from latpix.network.model import Condition, Denoiser
@@ -100,6 +100,17 @@ class Join(torch.autograd.Function):
         out = wide.new_empty((len(wide) // context.size, *wide.shape[1:]))
         dist.reduce_scatter_tensor(out, wide, group=context.group)
         return out.to(gradient.dtype), None, None
+
+
+def alone(team: Team, error: Exception) -> TeamError:
+    """What ends the run where one of several processes fails at what only it does, while the others wait for it."""
+    what = f"process {team.rank} of {team.size} (from 0) "
+    if isinstance(error, OutputError):
+        return TeamError(f"{what}cannot go on, and so none can: {error}")
+    return TeamError(
+        f"{what}ran out of memory, and the others cannot finish the picture without it: give a memory limit that every "
+        "process can keep to (--memory-limit), or start fewer."
+    )
 
 
 @contextmanager

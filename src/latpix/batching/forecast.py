@@ -8,7 +8,7 @@ import torch
 
 from latpix.backbones.local import MODEL, folder_bytes, is_here
 from latpix.backbones.registry import Backbone
-from latpix.batching.paint import Painting
+from latpix.batching.painting import Painting
 from latpix.captions.model_files import MODEL as CAPTIONS
 from latpix.captions.model_files import WEIGHT_BYTES
 from latpix.captions.provide import are_known

@@ -23,7 +23,8 @@ from latpix.backbones.sources import Source
 from latpix.batching.captions import embed_captions
 from latpix.batching.inputs import Failure, Item, measure
 from latpix.batching.outputs import Job, Output, Result, Work, make_folder
-from latpix.batching.paint import OnStep, Painting
+from latpix.batching.paint import OnStep
+from latpix.batching.painting import Painting
 from latpix.batching.results import add_result, read_results, settle_results
 from latpix.batching.run import decode
 from latpix.batching.shots import Generation, Shot

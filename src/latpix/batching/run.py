@@ -15,7 +15,8 @@ from torch import Tensor
 from latpix.backbones.encode import PictureCodec
 from latpix.batching.inputs import Failure
 from latpix.batching.outputs import Job, Output, Result, Work, make_folder
-from latpix.batching.paint import Loaded, OnStep, Painter, Painting
+from latpix.batching.paint import Loaded, OnStep, Painter
+from latpix.batching.painting import Painting
 from latpix.batching.story import origin_of
 from latpix.decoder import Decoder
 from latpix.errors import LatentError, LatpixError

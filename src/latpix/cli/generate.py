@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from latpix.backbones.encode import PictureCodec
     from latpix.backbones.registry import Backbone
     from latpix.backbones.sources import Source
-    from latpix.batching.paint import Painting
+    from latpix.batching.painting import Painting
     from latpix.batching.shots import Generation
     from latpix.checkpoints.registry import Checkpoint
 

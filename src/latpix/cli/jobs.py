@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from latpix.backbones.encode import PictureCodec
     from latpix.batching.inputs import Failure, Item, Kind
     from latpix.batching.outputs import Work
-    from latpix.batching.paint import Painting
+    from latpix.batching.painting import Painting
     from latpix.decoder import Decoder
     from latpix.team import Team
 
@@ -72,7 +72,7 @@ def team_of(together: bool, device: str) -> "AbstractContextManager[Team | None]
 
 def painting_of(given: dict[str, Any]) -> "Painting":
     """The options of ``options.painting`` as one value."""
-    from latpix.batching.paint import Painting
+    from latpix.batching.painting import Painting
 
     return Painting(**given)
 
@@ -86,7 +86,7 @@ def embed_captions(
         CheckpointError: no such checkpoint.
         CaptionError, DownloadError, MissingExtraError: the captions cannot be embedded.
     """
-    from latpix.batching.paint import with_captions
+    from latpix.batching.painting import with_captions
     from latpix.checkpoints.load import peek, stored
     from latpix.checkpoints.registry import CHECKPOINTS
 

@@ -13,7 +13,7 @@ import json
 import pkgutil
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -198,8 +198,3 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # where types written as text are looked up
     spec.loader.exec_module(module)
     return module
-
-
-def setting_names(config: RunConfig) -> list[str]:
-    """The keys that ``--set`` knows for a recipe."""
-    return [field.name for field in fields(config)]
