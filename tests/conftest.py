@@ -11,6 +11,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's library reads it once, when it is imported
+os.environ.setdefault("MKL_CBWR", "AVX2")  # products round alike on all Intel processors; read once, by torch's library
 install_import_hook("latpix", "shape_checks.check")  # before anything below imports latpix
 
 # The same examples in every run, and no stopwatch: the machine may be busy with something else.

@@ -111,8 +111,10 @@ def queries_keys_values(p: Parameters, name: str, x: Tensor, heads: int) -> tupl
 
 def time_embedding(p: Parameters, timestep: Tensor) -> Tensor:
     """[b, 1, d] of timesteps [b] in 0..1000; the longest period's constant is 10, cosines stand first."""
-    places = torch.arange(128, device=timestep.device).float()
-    angles = timestep.float()[:, None] * torch.exp(-math.log(10) * places / 128)
+    places = torch.arange(128).float()
+    frequencies = torch.exp((-math.log(10) * places / 128).double()).float()  # rounded once, whatever the processor
+    frequencies[48] = torch.nextafter(frequencies[48], torch.tensor(1.0))  # next to a tie: as upstream has it
+    angles = timestep.float()[:, None] * frequencies.to(timestep.device)
     wave = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return linear(p, "time_embedding.down", F.silu(linear(p, "time_embedding.up", wave)))[:, None]
 

@@ -112,6 +112,12 @@ class CaptionEncoder:
         ids, mask = zip(*(fit(self._ids(prefix + text), padded, padding) for text in texts), strict=True)
         return Tokens(torch.tensor(ids), torch.tensor(mask), prefix_tokens, select(prefix_tokens, length))
 
+    def double(self) -> Self:
+        """In float64 from here on: what float32 loses is measured against it."""
+        self._model.double()
+        self.dtype = torch.float64
+        return self
+
     def close(self) -> None:
         """Give its memory back; it cannot be used afterwards."""
         self._model = self._tokenizer = None
