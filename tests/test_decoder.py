@@ -153,7 +153,7 @@ def test_locked_colours_are_the_base_decoders_where_the_latent_holds_padding(tin
     tensor = torch.randn(1, 128, *cells, generator=torch.Generator().manual_seed(1))
     story = Latent(tensor=tensor, space="flux2", native_height=native[0], native_width=native[1])
     locked = tiny.decode(story, steps=1, colour_lock=True)
-    given = ("latent_sigma", "caption", "null_caption", "caption_model", "seed", "detail_map")
+    given = ("latent_sigma", "caption", "null_caption", "caption_model", "seed", "detail_map", "memory_limit")
     (one,) = tiny._ones(story, steps=1, **dict.fromkeys(given))
     held = one.base_at_native_size()[..., : native[0], : native[1]]
     grid = tuple(max(1, round(side / 16)) for side in native)
@@ -234,6 +234,22 @@ def test_a_text_is_embedded_by_the_text_encoder_one_for_all_pictures_or_one_for_
     told = Latent(tensor=latent, space="flux1", caption="a cat")
     assert torch.equal(decoded(told, None), decoded(latent, "a cat"))
     assert torch.equal(decoded(told, ["a dog"]), decoded(latent, "a dog"))
+
+
+def test_a_text_encoder_that_a_limit_leaves_no_room_for_is_not_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("latpix.fitting.resident_bytes", lambda: 10**9)
+    gemma, decoder, latent = write_encoder(tmp_path / "gemma"), small("flux1-2k"), torch.randn(1, 16, 8, 8)
+    with pytest.raises(MemoryLimitError, match=r"text encoder takes \d+ MiB, and 3142 MiB.*latpix caption.*raise"):
+        decoder.decode(latent, caption="an owl", memory_limit="4GiB")
+    with pytest.raises(DownloadError):  # it would be loaded
+        decoder.decode(latent, caption="an owl", memory_limit="64GiB")
+    to_folder = {"caption": "an owl", "caption_model": gemma, "steps": 1, "memory_limit": 10**9 + 100}
+    with pytest.raises(MemoryLimitError, match="text encoder takes"):
+        decoder.decode(latent, **to_folder)
+    embed("an owl", model=gemma, device="cpu")
+    with pytest.raises(MemoryLimitError, match="too small for a latent"):
+        decoder.decode(latent, **to_folder)
+    assert decoder.decode(latent, **{**to_folder, "memory_limit": "4GiB"}).shape == (1, 3, 256, 256)
 
 
 def test_a_network_without_a_caption_stream_takes_any_caption_and_loads_nothing(tiny, latent):

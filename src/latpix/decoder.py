@@ -179,7 +179,8 @@ class Decoder:
         Raises:
             LatentError: the latent is not one of the checkpoint's space.
             OptionError, ScheduleError, CaptionError: an argument outside what the checkpoint can do.
-            MemoryLimitError: nothing fits into ``memory_limit``, or memory ran out a second time.
+            MemoryLimitError: nothing fits into ``memory_limit``, or not the text encoder that a caption needs; or
+                memory ran out a second time.
             TeamError: one of several processes that share the picture failed.
 
         Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once, and
@@ -200,6 +201,7 @@ class Decoder:
                 seed=seed,
                 steps=steps,
                 detail_map=detail_map,
+                memory_limit=memory_limit,
             )
         count, fitting = len(ones[0].times) - 1, self._fitting
         self._settings = []
@@ -280,6 +282,7 @@ class Decoder:
                 seed=seed,
                 steps=steps,
                 detail_map=detail_map,
+                memory_limit=memory_limit,
             )
             check_room(path, one.bytes_in_files * (self.team.here if self.team else 1))  # each has files of its own
         (height, width), count = painted_size(story, self.checkpoint), len(one.times) - 1
@@ -317,6 +320,7 @@ class Decoder:
         seed: int | Sequence[int] | None,
         steps: int | None,
         detail_map: Tensor | None,
+        memory_limit: str | int | None,
     ) -> list[OneDecode]:
         """Each picture of a batch, with all that it depends on; arguments as of ``decode``."""
         batch = len(story.tensor)
@@ -335,6 +339,7 @@ class Decoder:
             self.checkpoint,
             model=caption_model,
             device=self.device,
+            room=self._fitting.room(memory_limit) if self.checkpoint.network.caption_width else None,
         )
         below, right = h - story.tensor.shape[2], w - story.tensor.shape[3]
         latents = F.pad(story.tensor.to(self.device, torch.float32), (0, right, 0, below), mode="replicate")

@@ -211,6 +211,14 @@ class Fitting:
         held = self._held_here()
         return held if self.team is None else max(self.team.gather(held))
 
+    def room(self, limit: str | int | None) -> int | None:
+        """Bytes that a limit leaves this process beside what is there before a decode; None is no limit.
+
+        Raises:
+            OptionError: no such limit.
+        """
+        return None if limit is None else parse_bytes(limit) - self._held_here()
+
     def _held_here(self) -> int:
         """The same of this process."""
         resting = resting_dtypes(self.network, self.dtype)

@@ -139,11 +139,13 @@ def captions_of(
     *,
     model: str | Path | None,
     device: torch.device,
+    room: int | None = None,
 ) -> tuple[Float[Tensor, "{batch} l k"] | None, Float[Tensor, "{batch} m k"] | None]:
     """States of the captions and of what guidance pushes away from; None where the checkpoint reads none.
 
     Raises:
         CaptionError: none was given, not one for each, or states of another shape.
+        MemoryLimitError: the text encoder must be loaded on ``device``, and takes more than ``room`` bytes.
     """
     if not row.network.caption_width:
         return None, None
@@ -152,7 +154,7 @@ def captions_of(
     if not isinstance(given, str | Tensor) and len(given) not in (1, batch):
         raise CaptionError(f"{len(given)} captions for {batch} latents; give one, or one for each.")
     null = (NEGATIVE_PROMPT if null_caption is None else null_caption) if row.guided else None
-    states, null_states = as_states([given, null], model=model, device=device)
+    states, null_states = as_states([given, null], model=model, device=device, room=room)
     assert states is not None
     fitting = _fitting(states, batch, row).to(device)
     return fitting, None if null_states is None else _fitting(null_states, batch, row).to(device)
