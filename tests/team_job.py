@@ -17,7 +17,7 @@ import torch
 from small_decoder import write_checkpoint, write_latent, write_space_checkpoint
 from toy_job import on_ranks
 
-import latpix.decoder
+import latpix.fitting
 from latpix import Decoder
 from latpix.batching import outlook, paint
 from latpix.batching.inputs import Item, Measure
@@ -80,13 +80,13 @@ def limited(folder, ranks):
     decoder = Decoder.load(folder / "tiny.safetensors", device="cpu", dtype="float32")
     latent = torch.randn(1, decoder.space.channels, 32, 24, generator=torch.Generator().manual_seed(1))
     held, rank, cells = 2**30, ranks_of_torchrun().rank, {"height": 32, "width": 24}
-    latpix.decoder.resident_bytes = lambda: held
+    latpix.fitting.resident_bytes = lambda: held
     decoder.team = Team(rank=0, size=2)
     decoder.team.__dict__["gather"] = lambda value: [value, value]  # both would hold the same
     limit = decoder.plan(**cells, memory_limit=2**40).peak_bytes
     plans = ((more, decoder.plan(**cells, memory_limit=limit - more)) for more in range(0, limit, 2**20))
     more, plan = next((more, plan) for more, plan in plans if plan.tiles > 1)
-    costs, job = decoder._costs(frugal=True), decoder._job(32, 24, batch=1, steps=1, target=None)
+    costs, job = decoder._fitting.costs(frugal=True), decoder._fitting.job(32, 24, batch=1, steps=1, target=None)
     least = min(costs.peak_bytes(job, setting) for setting in costs.settings(job))
     decoder.team = None
     if ranks == 1:
@@ -94,7 +94,7 @@ def limited(folder, ranks):
             {"pixels": decoder.decode(latent, steps=1, tile=plan.tile), "tile": plan.tile}, folder / "limited.pt"
         )
         return
-    latpix.decoder.resident_bytes = lambda: held + more * rank
+    latpix.fitting.resident_bytes = lambda: held + more * rank
     item = Item(path=folder / "a.safetensors", name="a")
     picture = Job(item=item, measure=Measure(shape=latent.shape, space="flux2"), outputs=())
     with meet(torch.device("cpu")) as decoder.team:

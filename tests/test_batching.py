@@ -27,6 +27,7 @@ from latpix.errors import (
     UsageError,
 )
 from latpix.files.picture_files import picture_info, read_metadata
+from latpix.fitting import Fitting
 from latpix.network.pieces import Pieces
 from latpix.network.pixel_block import PixelBlock
 from latpix.plan import Lever, Setting
@@ -512,7 +513,7 @@ def peak_of(decoder, **how):
 def test_pictures_that_do_not_fit_together_are_painted_one_at_a_time_before_they_are_cut(
     tmp_path, decoder, monkeypatch
 ):
-    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    monkeypatch.setattr(Fitting, "held", lambda _self: 10**8)
     paths = [write_latent(tmp_path / f"{n}.safetensors", height=12, width=12, seed=n) for n in range(3)]
     limit = peak_of(decoder, height=12, width=12)
     assert limit < peak_of(decoder, height=12, width=12, batch=2)
@@ -525,7 +526,7 @@ def test_pictures_that_do_not_fit_together_are_painted_one_at_a_time_before_they
 
 
 def test_the_levers_that_a_limit_pulled_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    monkeypatch.setattr(Fitting, "held", lambda _self: 10**8)
     decoder = Decoder.load("flux2-tiny", device="cpu", dtype="float32")
     write_latent(tmp_path / "a.safetensors", height=8, width=8)
     work = plan_work(found(tmp_path / "a.safetensors"), tmp_path / "a.png", reads="latent")
@@ -538,7 +539,7 @@ def test_the_levers_that_a_limit_pulled_are_told(tmp_path, monkeypatch):
 
 
 def test_a_tile_that_does_not_fit_goes_into_the_file_or_is_one_inputs_failure(tmp_path, decoder, monkeypatch):
-    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    monkeypatch.setattr(Fitting, "held", lambda _self: 10**8)
     cut = {"height": 24, "width": 24, "tile": 12}
     needed, whole = peak_of(decoder, **cut), peak_of(decoder, height=24, width=24)
     with pytest.raises(MemoryLimitError, match=r'24x24 cells in tiles of 12: .* leave tile at "auto"'):
@@ -569,7 +570,7 @@ def test_a_picture_before_memory_ran_out_says_how_it_was_painted_itself(tmp_path
 
     monkeypatch.setattr(PixelBlock, "forward", forward)
     smaller = Setting(8, Pieces(), 1, (Lever("tiles", "another picture", cuts=True),))
-    monkeypatch.setattr(Decoder, "_following", lambda *_: smaller)
+    monkeypatch.setattr(Fitting, "_following", lambda *_: smaller)
     paths = [write_latent(tmp_path / f"{n}.safetensors", height=8, width=10, seed=n) for n in range(3)]
     work = plan_work(found(*paths), tmp_path / "out", reads="latent")
     rows = list(decode(work, decoder=decoder, painting=ONE_STEP, batch=3))

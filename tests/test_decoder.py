@@ -23,8 +23,10 @@ from latpix.errors import (
     OptionError,
     OutputError,
 )
+from latpix.fitting import Fitting
 from latpix.network.config import NetworkConfig
 from latpix.network.model import Denoiser
+from latpix.per_picture import reference_of
 
 SMALL = NetworkConfig(
     latent_channels=16, width=32, heads=2, depth=2, pixel_width=4, pixel_attention_width=16, pixel_heads=2,
@@ -141,7 +143,7 @@ def test_colours_are_held_to_a_picture_or_to_the_base_decoders(tiny, latent):
     assert F.avg_pool2d(held, 64).abs().max() < 0.5 * F.avg_pool2d(plain, 64).abs().max()
     assert not torch.equal(tiny.decode(latent[:1], steps=1, colour_lock=True), plain)
     with pytest.raises(OptionError, match=r"\[1 or 1, 3, height, width\]"):
-        tiny._reference(grey[0], 1)
+        reference_of(grey[0], 1, tiny.checkpoint)
     with pytest.raises(OptionError, match="no base decoder"):
         small("flux1-2k").decode(torch.randn(1, 16, 8, 8), caption=torch.zeros(1, 5, 12), colour_lock=True)
 
@@ -151,9 +153,8 @@ def test_locked_colours_are_the_base_decoders_where_the_latent_holds_padding(tin
     tensor = torch.randn(1, 128, *cells, generator=torch.Generator().manual_seed(1))
     story = Latent(tensor=tensor, space="flux2", native_height=native[0], native_width=native[1])
     locked = tiny.decode(story, steps=1, colour_lock=True)
-    one = tiny._one(
-        tensor, latent_sigma=0.0, detail_map=None, native=native, captions=(None, None), seed=0, steps=1
-    )  # fmt: skip
+    given = ("latent_sigma", "caption", "null_caption", "caption_model", "seed", "detail_map", "memory_limit")
+    (one,) = tiny._ones(story, steps=1, **dict.fromkeys(given))
     held = one.base_at_native_size()[..., : native[0], : native[1]]
     grid = tuple(max(1, round(side / 16)) for side in native)
     off = F.interpolate(locked, size=grid, mode="area") - F.interpolate(held, size=grid, mode="area")
@@ -235,6 +236,22 @@ def test_a_text_is_embedded_by_the_text_encoder_one_for_all_pictures_or_one_for_
     assert torch.equal(decoded(told, ["a dog"]), decoded(latent, "a dog"))
 
 
+def test_a_text_encoder_that_a_limit_leaves_no_room_for_is_not_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("latpix.fitting.resident_bytes", lambda: 10**9)
+    gemma, decoder, latent = write_encoder(tmp_path / "gemma"), small("flux1-2k"), torch.randn(1, 16, 8, 8)
+    with pytest.raises(MemoryLimitError, match=r"text encoder takes \d+ MiB, and 3142 MiB.*latpix caption.*raise"):
+        decoder.decode(latent, caption="an owl", memory_limit="4GiB")
+    with pytest.raises(DownloadError):  # it would be loaded
+        decoder.decode(latent, caption="an owl", memory_limit="64GiB")
+    to_folder = {"caption": "an owl", "caption_model": gemma, "steps": 1, "memory_limit": 10**9 + 100}
+    with pytest.raises(MemoryLimitError, match="text encoder takes"):
+        decoder.decode(latent, **to_folder)
+    embed("an owl", model=gemma, device="cpu")
+    with pytest.raises(MemoryLimitError, match="too small for a latent"):
+        decoder.decode(latent, **to_folder)
+    assert decoder.decode(latent, **{**to_folder, "memory_limit": "4GiB"}).shape == (1, 3, 256, 256)
+
+
 def test_a_network_without_a_caption_stream_takes_any_caption_and_loads_nothing(tiny, latent):
     plain = tiny.decode(latent[:1], steps=1)
     assert torch.equal(plain, tiny.decode(latent[:1], steps=1, caption="a cat", caption_model="no/encoder"))
@@ -273,7 +290,7 @@ def test_a_plan_names_the_output_and_tells_which_lever_a_limit_pulls(tiny):
 @pytest.mark.parametrize("tile", ["off", 8])
 @pytest.mark.parametrize("name", ["flux2-tiny", "flux1-2k", "flux1-2kto4k-v1.5-teacher"])
 def test_a_decodes_operations_are_those_that_torch_counts(tiny, tmp_path, monkeypatch, name, tile):
-    monkeypatch.setattr("latpix.decoder.operations_per_second", lambda *_: 1.0)
+    monkeypatch.setattr("latpix.fitting.operations_per_second", lambda *_: 1.0)
     decoder, words = tiny if name == "flux2-tiny" else small(name), torch.randn(2, 1, 7, 12)
     how = {"caption": words[0], "null_caption": words[1], "steps": 2, "tile": tile}
     width = 8 if tile == "off" else 12
@@ -301,11 +318,11 @@ def test_a_plan_of_what_cannot_be_is_refused(tiny, given):
 
 def test_on_an_accelerator_what_others_hold_there_counts_too(tiny, monkeypatch):
     there = Decoder(LoadedCheckpoint(tiny.checkpoint, tiny.network, "", Path()), torch.device("cuda"), torch.float32)
-    monkeypatch.setattr("latpix.decoder.operations_per_second", lambda *_: 1.0)
+    monkeypatch.setattr("latpix.fitting.operations_per_second", lambda *_: 1.0)
     weights = sum(p.nbytes for p in tiny.network.parameters())
     peaks = []
     for reserved in (0, weights, weights + 10**9):
-        monkeypatch.setattr("latpix.decoder.reserved_bytes", lambda _device, reserved=reserved: reserved)
+        monkeypatch.setattr("latpix.fitting.reserved_bytes", lambda _device, reserved=reserved: reserved)
         peaks.append(there.plan(height=8, width=8).peak_bytes)
     assert peaks[0] == peaks[1] == peaks[2] - 10**9
 
@@ -318,9 +335,9 @@ def test_a_quantized_checkpoint_is_planned_as_it_rests(tmp_path, monkeypatch):
     weights = [sum(p.nbytes for p in found.network.parameters()) for found in bare]
     assert weights == [sum(p.nbytes for p in found.network.parameters()) for found in loaded]
     assert all(p.is_meta for found in bare for p in found.network.parameters())
-    monkeypatch.setattr("latpix.decoder.resident_bytes", lambda: 10**8)
+    monkeypatch.setattr("latpix.fitting.resident_bytes", lambda: 10**8)
     decoders = [Decoder.without_weights(file, device="cpu", dtype="float32") for file in files]
-    held = [decoder._held() for decoder in decoders]
+    held = [decoder._fitting.held() for decoder in decoders]
     assert held[0] - held[1] == weights[0] - weights[1] > 0
 
 
@@ -364,7 +381,7 @@ def test_a_picture_painted_before_memory_ran_out_is_told_as_it_was_painted(tiny,
 
 
 def test_a_batch_is_decoded_as_it_was_planned(tiny, monkeypatch):
-    monkeypatch.setattr(Decoder, "_held", lambda _self: 10**8)
+    monkeypatch.setattr(Fitting, "held", lambda _self: 10**8)
     how = {"height": 8, "width": 8, "batch": 3, "steps": 1}
     for room in (0.99, 0.91):
         limit = int(room * tiny.plan(**how, memory_limit="64GiB").peak_bytes)

@@ -13,7 +13,7 @@ LAYERS = [  # from the top; a part imports itself and what stands below its line
     "doctor",
     "training evaluation benchmark",
     "decoder batching pid_vae",
-    "per_picture compiling one_decode",
+    "per_picture compiling one_decode fitting output_sizes",
     "latent_bands base_bands",
     "captions backbones checkpoints data plan",
     "bands tiling team distributed devices efficientnet libraries operations",

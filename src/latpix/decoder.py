@@ -5,8 +5,6 @@
 Letters: b batch, c latent channels, h and w latent cells, H and W output pixels.
 """
 
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,40 +16,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latpix.arithmetic import sound
 from latpix.checkpoints.load import LoadedCheckpoint, load, outline
 from latpix.checkpoints.registry import Checkpoint
-from latpix.colours import freedom_of, lock_colours
+from latpix.colours import lock_colours
 from latpix.compiling import compile_blocks
-from latpix.devices import (
-    free_memory,
-    has_fp8,
-    is_out_of_memory,
-    keep_little,
-    parse_bytes,
-    pick_device,
-    pick_dtype,
-    reserved_bytes,
-    resident_bytes,
-)
-from latpix.errors import CheckpointError, MemoryLimitError, MemoryWarning, OptionError, OutputError
+from latpix.devices import has_fp8, pick_device, pick_dtype
+from latpix.errors import CheckpointError, OptionError
 from latpix.files.latent_files import Latent
 from latpix.files.tiled_tiff import check_room, check_tiff_output, room_beside, save_tiff
+from latpix.fitting import Fitting
 from latpix.latents.check import check_latent
 from latpix.latents.spaces import LATENT_SPACES, LatentSpace
-from latpix.network.precision import QuantizedLinear, resting_dtypes
 from latpix.one_decode import OneDecode
-from latpix.per_picture import captions_of, seeds_of, sigmas_of
-from latpix.plan import LOADING_BYTES, PROCESS_BYTES, CostModel, Job, Plan, Setting, operations_per_second
+from latpix.output_sizes import native_size, padded_size, painted_size, resampled, target_size
+from latpix.per_picture import captions_of, reference_of, seeds_of, sigma_map_of, sigmas_of, times_of
+from latpix.plan import Plan, Setting
 from latpix.sampling.samplers import OnStep
-from latpix.sampling.schedules import Times, solver_times, student_times
-from latpix.team import Team, all_or_none, alone
-from latpix.tiling import count_tiles
-
-LEAST_CELLS = 8  # a side; smaller latents are padded inside
-SCALES = (0.5, 16.0)
-PAGE = 4096  # bytes of a file that are read together
-LESS = 0.15  # of what a decode takes: the least that a way to go on must save
+from latpix.team import Team, all_or_none
 
 
 class Decoder:
@@ -62,7 +43,7 @@ class Decoder:
         self.network = loaded.network
         self.sha256 = loaded.sha256
         self.device, self.dtype = device, dtype
-        self.last_settings: tuple[Setting, ...] = ()  # how each picture of the last decode was painted
+        self._settings: list[Setting] = []
         self.compiled = False
         # Set, every decode is shared among its processes, which all must call it with the same arguments, and ``plan``
         # too; each gets the picture, which is that of one process to rounding.
@@ -119,6 +100,15 @@ class Decoder:
     def space(self) -> LatentSpace:
         """The latent space it reads."""
         return LATENT_SPACES[self.checkpoint.space]
+
+    @property
+    def last_settings(self) -> tuple[Setting, ...]:
+        """How each picture of the last decode was painted."""
+        return tuple(self._settings)
+
+    @property
+    def _fitting(self) -> Fitting:
+        return Fitting(network=self.network, row=self.checkpoint, device=self.device, dtype=self.dtype, team=self.team)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the weights to another device."""
@@ -189,7 +179,8 @@ class Decoder:
         Raises:
             LatentError: the latent is not one of the checkpoint's space.
             OptionError, ScheduleError, CaptionError: an argument outside what the checkpoint can do.
-            MemoryLimitError: nothing fits into ``memory_limit``, or memory ran out a second time.
+            MemoryLimitError: nothing fits into ``memory_limit``, or not the text encoder that a caption needs; or
+                memory ran out a second time.
             TeamError: one of several processes that share the picture failed.
 
         Where memory runs out all the same, the rest is done in a way that takes less, with a warning; only once, and
@@ -198,9 +189,9 @@ class Decoder:
         """
         with all_or_none(self.team):
             story = self._story(latent)
-            batch, _, h, w = story.tensor.shape
-            target = self._target(story, scale, size)
-            reference = self._reference(colour_lock, batch)
+            batch = len(story.tensor)
+            target = target_size(story, self.checkpoint, scale, size)
+            reference = reference_of(colour_lock, batch, self.checkpoint)
             ones = self._ones(
                 story,
                 latent_sigma=latent_sigma,
@@ -210,10 +201,12 @@ class Decoder:
                 seed=seed,
                 steps=steps,
                 detail_map=detail_map,
+                memory_limit=memory_limit,
             )
-        count = len(ones[0].times) - 1
-        job = self._job(h, w, batch=batch, steps=count, target=target)
-        first = self._begin(job, tile, memory_limit)
+        count, fitting = len(ones[0].times) - 1, self._fitting
+        self._settings = []
+        job = fitting.job(*ones[0].latent.shape[2:], batch=batch, steps=count, target=target)
+        first = fitting.begin(job, tile, memory_limit)
         pictures: Tensor | None = None
 
         def paint(k: int, setting: Setting) -> None:
@@ -221,19 +214,19 @@ class Decoder:
             one, report = replace(ones[k], pieces=setting.pieces), _count_on(on_step, k * count, batch * count)
             whole = setting.tile >= max(one.latent.shape[2:])
             painted = one.whole(report).clamp(-1, 1) if whole else one.tiled(setting.tile, report).whole().clamp_(-1, 1)
-            (rows, columns), factor = self._native_size(story), self.checkpoint.scale
+            (rows, columns), factor = native_size(story, self.checkpoint), self.checkpoint.scale
             painted = painted[..., : rows * factor, : columns * factor]
             if colour_lock is not False:
                 held = one.base_at_native_size()[..., :rows, :columns] if reference is None else reference[k : k + 1]
                 painted = lock_colours(painted, held.to(painted), scale=factor)
-            painted = _resampled(painted, target).contiguous()
+            painted = resampled(painted, target).contiguous()
             if pictures is None:
                 pictures = painted if batch == 1 else painted.new_empty(batch, *painted.shape[1:])
             if batch > 1:
                 pictures[k] = painted[0]
 
         for k in range(batch):  # one at a time: a picture's bits do not depend on its neighbours
-            self._with_enough_memory(partial(paint, k), job, tile, first)
+            fitting.paint(partial(paint, k), job, tile, first, self._settings)
         assert pictures is not None
         return pictures
 
@@ -289,16 +282,19 @@ class Decoder:
                 seed=seed,
                 steps=steps,
                 detail_map=detail_map,
+                memory_limit=memory_limit,
             )
             check_room(path, one.bytes_in_files * (self.team.here if self.team else 1))  # each has files of its own
-        height, width = (side * self.checkpoint.scale for side in self._native_size(story))
-        job = self._job(*story.tensor.shape[2:], batch=1, steps=len(one.times) - 1, target=None, in_files=True)
-        first = self._begin(job, tile, memory_limit)
+        (height, width), count = painted_size(story, self.checkpoint), len(one.times) - 1
+        fitting = self._fitting
+        self._settings = []
+        job = fitting.job(*one.latent.shape[2:], batch=1, steps=count, target=None, in_files=True)
+        first = fitting.begin(job, tile, memory_limit)
 
         def paint(setting: Setting) -> None:
             with room_beside(path) as folder:
                 painting = replace(one, pieces=setting.pieces)
-                canvas = painting.tiled(setting.tile, _count_on(on_step, 0, len(one.times) - 1), folder)
+                canvas = painting.tiled(setting.tile, _count_on(on_step, 0, count), folder)
                 if self.team is not None and self.team.rank > 0:
                     return
                 save_tiff(
@@ -311,52 +307,7 @@ class Decoder:
                     overwrite=overwrite,
                 )
 
-        self._with_enough_memory(paint, job, tile, first)
-
-    def _begin(self, job: Job, tile: int | str, limit: str | int | None) -> Setting:
-        """How to decode."""
-        self.last_settings = ()
-        if self.device.type == "cpu":
-            keep_little(frugal=limit is not None)
-        return self._choose(job, tile, limit)
-
-    def _with_enough_memory(self, paint: Callable[[Setting], None], job: Job, tile: int | str, first: Setting) -> None:
-        """Paint a picture as the one before it; where memory runs out in the ``first`` setting, in one that takes less.
-
-        Raises:
-            MemoryLimitError: it ran out again, or nothing takes less.
-        """
-        setting = self.last_settings[-1] if self.last_settings else first
-        with sound(self.device, self.dtype, self.checkpoint.network.head_widths):
-            if self._fits(paint, setting):
-                return
-            free_memory()
-            if setting is first and self._fits(paint, self._following(job, first, tile)):
-                return
-        free_memory()
-        raise MemoryLimitError(
-            f"the device {self.device} ran out of memory again, in a decode that takes less: set a memory limit below "
-            "what is free there, take a smaller tile, or decode a smaller latent."
-        )
-
-    def _fits(self, paint: Callable[[Setting], None], setting: Setting) -> bool:
-        """Paint, and whether memory was enough; what was alive when it was not is gone.
-
-        Raises:
-            TeamError: this process cannot go on, and others wait for it.
-        """
-        before = self.last_settings
-        self.last_settings = (*before, setting)  # a file's metadata, written while it is painted, tell it
-        try:
-            paint(setting)
-        except (RuntimeError, MemoryError, OutputError) as error:
-            if self.team is not None and (is_out_of_memory(error) or isinstance(error, OutputError)):
-                raise alone(self.team, error) from error
-            if not is_out_of_memory(error):
-                raise
-            self.last_settings = before
-            return False
-        return True
+        fitting.paint(paint, job, tile, first, self._settings)
 
     def _ones(
         self,
@@ -369,12 +320,18 @@ class Decoder:
         seed: int | Sequence[int] | None,
         steps: int | None,
         detail_map: Tensor | None,
+        memory_limit: str | int | None,
     ) -> list[OneDecode]:
         """Each picture of a batch, with all that it depends on; arguments as of ``decode``."""
         batch = len(story.tensor)
         sigmas = sigmas_of(story.latent_sigma if latent_sigma is None else latent_sigma, batch, self.checkpoint)
         seeds = seeds_of((story.seed or 0) if seed is None else seed, batch)
-        self._times(steps, *self._padded(story))  # a number of steps fails before captions are embedded
+        h, w = padded_size(*story.tensor.shape[2:])
+        times = times_of(steps, h, w, self.checkpoint)  # a number of steps fails before captions are embedded
+        maps: list[Tensor | None] = [None] * batch
+        if detail_map is not None:
+            free, native = detail_map.to(self.device), native_size(story, self.checkpoint)
+            maps = [sigma_map_of(free, sigma, native, (h, w), self.checkpoint) for sigma in sigmas]
         captions = captions_of(
             story.caption if caption is None else caption,
             null_caption,
@@ -382,16 +339,21 @@ class Decoder:
             self.checkpoint,
             model=caption_model,
             device=self.device,
+            room=self._fitting.room(memory_limit) if self.checkpoint.network.caption_width else None,
         )
+        below, right = h - story.tensor.shape[2], w - story.tensor.shape[3]
+        latents = F.pad(story.tensor.to(self.device, torch.float32), (0, right, 0, below), mode="replicate")
         return [
-            self._one(
-                story.tensor[k : k + 1],
+            OneDecode(
+                network=self.network,
+                row=self.checkpoint,
+                latent=latents[k : k + 1],
                 latent_sigma=sigmas[k],
-                detail_map=detail_map,
-                native=self._native_size(story),
+                sigma_map=maps[k],
                 captions=[None if c is None else c[k : k + 1] for c in captions],
                 seed=seeds[k],
-                steps=steps,
+                times=times,
+                team=self.team,
             )
             for k in range(batch)
         ]
@@ -430,232 +392,19 @@ class Decoder:
         for name, number in (("height", height), ("width", width), ("batch", batch)):
             if number < 1:
                 raise OptionError(f"{name} is {number}; expected 1 or more.")
-        h, w = max(height, LEAST_CELLS), max(width, LEAST_CELLS)
-        cell, costs = self.space.downsample * self.checkpoint.scale, self._costs(frugal=memory_limit is not None)
+        h, w = padded_size(height, width)
         native = Latent(tensor=torch.empty(1, 1, height, width, device="meta"), space=self.checkpoint.space)
-        target = self._target(native, scale, size)
-        count, together = len(self._times(steps, h, w)) - 1, 1 if in_files else batch
-        job = self._job(h, w, batch=together, steps=count, target=target, in_files=in_files)
-        setting = self._choose(job, tile, memory_limit, may_split=one_by_one)
-        operations = batch * costs.operations(job, setting)
-        return Plan(
-            height=height * cell if target is None else target[0],
-            width=width * cell if target is None else target[1],
-            peak_bytes=costs.peak_bytes(job, setting),
-            seconds=operations / operations_per_second(self.device, self.dtype),
-            setting=setting,
-            tiles=count_tiles(h, w, setting.tile),
-        )
-
-    def _one(
-        self,
-        latent: Float[Tensor, "1 c h w"],
-        *,
-        latent_sigma: float,
-        detail_map: Float[Tensor, "1 3 y x"] | None,
-        native: tuple[int, int],
-        captions: Sequence[Tensor | None],
-        seed: int,
-        steps: int | None,
-    ) -> OneDecode:
-        """One picture of a batch; its latent is padded to ``LEAST_CELLS``."""
-        _, _, h, w = latent.shape
-        bottom, right = max(0, LEAST_CELLS - h), max(0, LEAST_CELLS - w)
-        latent = F.pad(latent.to(self.device, torch.float32), (0, right, 0, bottom), mode="replicate")
-        times = self._times(steps, latent.shape[2], latent.shape[3])
-        one = OneDecode(
-            network=self.network,
-            row=self.checkpoint,
-            latent=latent,
-            latent_sigma=latent_sigma,
-            captions=captions,
-            seed=seed,
-            times=times,
-            team=self.team,
-        )
-        if detail_map is None:
-            return one
-        if detail_map.ndim != 4 or detail_map.shape[:2] != (1, 3):
-            raise OptionError(f"detail_map has shape {list(detail_map.shape)}; expected [1, 3, height, width].")
-        rows, columns = (side // self.checkpoint.network.patch_size for side in one.size)
-        most = self.checkpoint.sampling.max_latent_sigma
-        native_patch = self.checkpoint.network.patch_size / self.checkpoint.scale
-        free = freedom_of(detail_map.to(self.device), *(math.ceil(side / native_patch) for side in native))
-        free = F.pad(free[None], (0, columns - free.shape[2], 0, rows - free.shape[1]), mode="replicate")[0]
-        return replace(one, sigma_map=latent_sigma + free * max(0.0, most - latent_sigma))
-
-    def _times(self, steps: int | None, h: int, w: int) -> Times:
-        """The schedule of a decode of ``h`` x ``w`` cells."""
-        defaults = self.checkpoint.sampling
-        if steps is not None and not (steps == int(steps) and 1 <= steps <= defaults.max_steps):
-            raise OptionError(
-                f'steps is {steps}, but "{self.checkpoint.name}" decodes in 1 to {defaults.max_steps} steps '
-                f"(default {defaults.steps})."
-            )
-        if defaults.kind == "student":
-            return student_times(defaults.times, steps or defaults.steps, trained_steps=defaults.max_steps)
-        cell = self.space.downsample * self.checkpoint.scale
-        shift = defaults.dynamic_shift.at(h * cell, w * cell) if defaults.dynamic_shift else defaults.shift
-        return solver_times(steps or defaults.steps, shift)
+        target = target_size(native, self.checkpoint, scale, size)
+        count, together = len(times_of(steps, h, w, self.checkpoint)) - 1, 1 if in_files else batch
+        job = self._fitting.job(h, w, batch=together, steps=count, target=target, in_files=in_files)
+        painted = target or painted_size(native, self.checkpoint)
+        return self._fitting.plan(job, tile, memory_limit, size=painted, pictures=batch, may_split=one_by_one)
 
     def _story(self, latent: Latent | Tensor) -> Latent:
         """The latent, checked, with what it brings."""
         story = latent if isinstance(latent, Latent) else Latent(tensor=latent, space=self.checkpoint.space)
         check_latent(story.tensor, self.checkpoint.space, given=story.space, checkpoint=self.checkpoint.name)
         return story
-
-    def _padded(self, story: Latent) -> tuple[int, int]:
-        """Height and width in cells that are decoded."""
-        h, w = story.tensor.shape[2:]
-        return max(h, LEAST_CELLS), max(w, LEAST_CELLS)
-
-    def _reference(self, colour_lock: bool | Tensor, batch: int) -> Float[Tensor, "b 3 y x"] | None:
-        """The pictures that colours are held to; None is the base decoder's."""
-        if not isinstance(colour_lock, Tensor):
-            if colour_lock:
-                check_colour_lock(self.checkpoint)
-            return None
-        if colour_lock.ndim != 4 or colour_lock.shape[1] != 3 or colour_lock.shape[0] not in (1, batch):
-            raise OptionError(
-                f"colour_lock has shape {list(colour_lock.shape)}; expected [1 or {batch}, 3, height, width] for "
-                f"{batch} latents."
-            )
-        return colour_lock.expand(batch, -1, -1, -1)
-
-    def _costs(self, held: int | None = None, *, frugal: bool = False) -> CostModel:
-        return CostModel(
-            self.checkpoint.network,
-            self._held() if held is None else held,
-            self.dtype,
-            on_cpu=self.device.type == "cpu",
-            guided=self.checkpoint.guided,
-            frugal=frugal,
-            quantized=any(isinstance(module, QuantizedLinear) for module in self.network.modules()),
-            ranks=self.team.size if self.team else 1,
-        )
-
-    def _held(self) -> int:
-        """Bytes that are there before a decode: weights, and what else the process holds or has reserved; in a team the
-        most that one of its processes has, so that all plan alike."""
-        held = self._held_here()
-        return held if self.team is None else max(self.team.gather(held))
-
-    def _held_here(self) -> int:
-        """The same of this process."""
-        resting = resting_dtypes(self.network, self.dtype)
-        weights = sum(p.numel() * resting[name].itemsize for name, p in self.network.named_parameters())
-        here = not any(p.is_meta for p in self.network.parameters())
-        if self.device.type != "cpu":
-            reserved = reserved_bytes(self.device)
-            return max(weights, reserved) if here else weights + reserved
-        for p in self.network.parameters() if here else ():
-            p.flatten()[:: PAGE // p.element_size()].sum()  # a mapped file's pages count once they were read
-        resident = resident_bytes()
-        if here and resident:
-            return resident
-        return weights + (resident + LOADING_BYTES if resident else PROCESS_BYTES)
-
-    def _job(
-        self, h: int, w: int, *, batch: int, steps: int, target: tuple[int, int] | None, in_files: bool = False
-    ) -> Job:
-        h, w, cell = max(h, LEAST_CELLS), max(w, LEAST_CELLS), self.space.downsample
-        trained = max(LEAST_CELLS, self.checkpoint.native_sizes[1] // cell)
-        known = max(h, w) <= trained or self.checkpoint.knows(h * cell, w * cell)
-        return Job(
-            h,
-            w,
-            batch=batch,
-            steps=steps,
-            output=None if target is None else target[0] * target[1],
-            largest=None if known else trained,
-            in_files=in_files,
-        )
-
-    def _choose(self, job: Job, tile: int | str, limit: str | int | None, *, may_split: bool = False) -> Setting:
-        """The quickest way that fits the limit; ``may_split``: pictures of a batch may be handed over one by one."""
-        bytes_limit, side = None if limit is None else parse_bytes(limit), self._side(job, tile)
-        if bytes_limit is None:
-            return next(self._costs(held=0).settings(job, tile=side))
-        costs = self._costs(frugal=True)
-        try:
-            return costs.choose(job, bytes_limit, tile=side, may_split=may_split)
-        except MemoryLimitError as refusal:
-            if side is None:
-                raise
-            costs.choose(job, bytes_limit, may_split=may_split)  # says what would fit, if nothing does
-            raise MemoryLimitError(f'{refusal} Or leave tile at "auto": then one is chosen that fits.') from None
-
-    def _following(self, job: Job, failed: Setting, tile: int | str) -> Setting:
-        """The next way that takes a good deal less memory than one that ran out of it, with a word on it.
-
-        Raises:
-            MemoryLimitError: there is none.
-        """
-        costs = self._costs()
-        took = costs.peak_bytes(job, failed)
-        peaks = {s: costs.peak_bytes(job, s) for s in costs.settings(job, tile=self._side(job, tile))}
-        less = {setting: peak for setting, peak in peaks.items() if peak < took}
-        if not less:
-            raise MemoryLimitError(
-                f"the device {self.device} has too little memory for this, and nothing takes less: decode a smaller "
-                "latent."
-            )
-        most = took - LESS * (took - costs.held)
-        chosen = next((setting for setting, peak in less.items() if peak <= most), min(less, key=less.__getitem__))
-        warnings.warn(
-            f"the device {self.device} ran out of memory; going on with {', '.join(map(str, chosen.levers))}.",
-            MemoryWarning,
-            stacklevel=3,
-        )
-        return chosen
-
-    def _side(self, job: Job, tile: int | str) -> int | None:
-        """The side of a tile that was asked for; None leaves it to the plan."""
-        if tile == "auto":
-            return None
-        if tile != "off" and (not isinstance(tile, int) or tile < LEAST_CELLS):
-            raise OptionError(
-                f'tile is {tile!r}; expected "auto", "off" or a side of at least {LEAST_CELLS} latent cells.'
-            )
-        whole = max(job.height, job.width)
-        return whole if isinstance(tile, str) else min(tile, whole)
-
-    def _target(self, latent: Latent, scale: float | None, size: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Height and width to resample to; None keeps what the network paints."""
-        if size is not None and scale is not None:
-            raise OptionError("scale and size were both given; give one of them.")
-        native = self._native_size(latent)
-        if size is not None:
-            least, most = ([round(bound * side) for side in native] for bound in SCALES)
-            if not all(low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
-                raise OptionError(
-                    f"size is {size[1]}x{size[0]} pixels; a native picture of {native[1]}x{native[0]} can become "
-                    f"{least[1]}x{least[0]} to {most[1]}x{most[0]}."
-                )
-            return size
-        if scale is None or scale == self.checkpoint.scale:
-            return None
-        if not SCALES[0] <= scale <= SCALES[1]:
-            raise OptionError(f"scale is {scale}; expected {SCALES[0]} to {SCALES[1]}.")
-        return round(native[0] * scale), round(native[1] * scale)
-
-    def _native_size(self, latent: Latent) -> tuple[int, int]:
-        """Height and width of the native picture, without the padding that encoding added."""
-        h, w = (side * self.space.downsample for side in latent.tensor.shape[-2:])
-        return min(latent.native_height or h, h), min(latent.native_width or w, w)
-
-
-def check_colour_lock(row: Checkpoint) -> None:
-    """Whether a checkpoint can hold its pictures to its own colours.
-
-    Raises:
-        OptionError: it has no base decoder.
-    """
-    if not row.network.base_widths:
-        raise OptionError(
-            f'"{row.name}" has no base decoder to hold its colours to: give the codec\'s decode '
-            "(colour_lock=pixels in Python), or enlarge a picture (latpix upscale --colour-lock)."
-        )
 
 
 def _check_decodes(loaded: LoadedCheckpoint, device: torch.device) -> None:
@@ -670,13 +419,6 @@ def _check_decodes(loaded: LoadedCheckpoint, device: torch.device) -> None:
             f'"{loaded.path}" holds fp8 weights, which are for NVIDIA H100 and newer, and this is {device}. '
             "Quantize to int8, which is as small and more exact: latpix quantize CHECKPOINT -o FILE --to int8."
         )
-
-
-def _resampled(pixels: Float[Tensor, "1 3 y x"], target: tuple[int, int] | None) -> Float[Tensor, "1 3 H W"]:
-    """At (height, width), where that is another size."""
-    if target is None or target == tuple(pixels.shape[2:]):
-        return pixels
-    return F.interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp_(-1, 1)
 
 
 def _count_on(on_step: OnStep | None, done: int, steps: int) -> Callable[[int, int, Tensor], None]:

@@ -83,7 +83,8 @@ def keep_little(*, frugal: bool) -> None:
 
     Left alone it learns from the first large blocks to keep those of up to 32 MiB, and a decode of 1024x1024 ends with
     280 MiB of holes; with 16 MiB up to 150 are left, with 4 next to none, but zeroing the pages again takes a fifth of
-    the time. Another C library is left alone.
+    the time. Another C library is left alone. It holds for the whole process until the next call: glibc tells nobody
+    what held before, and once told a threshold learns none again.
     """
     if (libc := _glibc()) is not None:
         least = 4 * 2**20 if frugal else 16 * 2**20

@@ -159,16 +159,20 @@ class CostModel:
         """A tile, a block of the base picture or a band of a map at a time."""
         c, s = self.config, self.dtype.itemsize
         latent = 3 * 4 * job.height * job.width * c.latent_channels  # given, padded, on its device
+        places = min(self._patches(job.height, job.width), MAP_BAND)
         if c.base_widths:
-            places = min(job.height * job.width * c.latent_unpatchify**2, MAP_BAND)
-            yield latent + places * c.base_widths[0] * EXPANSION * (2 * s + 12)
-            side = BLOCK + 2 * reach_of(c)
-            height, width = min(job.height, side), min(job.width, side)
+            coarse = min(job.height * job.width * c.latent_unpatchify**2, MAP_BAND)
+            yield latent + coarse * c.base_widths[0] * EXPANSION * (2 * s + 12)
+            height, width = (_widest_block(side, reach_of(c)) for side in (job.height, job.width))
             yield latent + self._finer_bytes(height * width) + 2 * 12 * (BLOCK * self._cell) ** 2
-        yield latent + self._stack_bytes(min(self._patches(job.height, job.width), MAP_BAND))
-        crops = 12 * min(setting.tile, job.height) * min(setting.tile, job.width) * self._cell**2
-        crops *= 2 + bool(c.base_widths)  # of the state, of the blend, of what was painted on
-        yield from (latent + crops + stage for stage in self._tile_bytes(job, setting))
+            yield latent + 2 * 12 * places * c.patch_size**2  # of the base picture: the mapped file, and a copy
+        yield latent + self._stack_bytes(places)
+        height, width = min(setting.tile, job.height), min(setting.tile, job.width)
+        # Of the state, of the base picture, and of the guess that guidance compares with.
+        crops = 12 * height * width * self._cell**2 * (1 + bool(c.base_widths) + self.guided)
+        *of_call, blended, stepped = self._tile_bytes(job, setting)
+        yield from (latent + crops + stage for stage in of_call)
+        yield from (latent + stage for stage in (blended, stepped))
 
     def _tile_bytes(self, job: Job, setting: Setting) -> Iterator[int]:
         """Of one tile's part of a step, then of the step of a piece of the picture."""
@@ -229,7 +233,7 @@ class CostModel:
         yield pixels + 2 * s * a * (n + (seen or n))
         weights = part * (4 * (d * s * pack + codes) + a * wide)
         yield pixels + s * a * n + rows + patches * part * (14 * s + 8) + weights
-        yield pixels + 2 * 12 * area * n
+        yield pixels + 15 * area * n  # to pixels: the picture, and as measured a quarter of it on the way
 
     def _base_bytes(self, height: int, width: int) -> int:
         """Of the base decoder's widest moment: the coarse level, and it again or the last level of a band of rows."""
@@ -355,6 +359,11 @@ class CostModel:
             f"a memory limit of {limit / 2**20:.0f} MiB is too small for {what}: the smallest that this decode fits "
             f"into is {fits} MiB{f' ({less})' if less else ''}. Raise the limit or decode a smaller latent."
         )
+
+
+def _widest_block(length: int, reach: int) -> int:
+    """Along a side of ``length`` cells, the most that is read for a block of the base picture."""
+    return max(min(at + BLOCK + reach, length) - max(at - reach, 0) for at in range(0, length, BLOCK))
 
 
 def _tiles(job: Job, side: int) -> str:

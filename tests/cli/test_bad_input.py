@@ -2,29 +2,17 @@
 
 import io
 import pickle
-import resource
 import struct
 import zlib
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from full_disk import files_of_at_most
 from PIL import Image
 from small_decoder import write_latent, write_picture
 
 from latpix import read_latent
-
-
-@contextmanager
-def files_of_at_most(size):
-    """A disk that is full after so many bytes, as far as this process can tell."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def png(*, width=32, height=32):

@@ -89,7 +89,7 @@ def test_a_square_picture_is_stretched_without_a_word(latpix, parts):
 
 
 def test_what_was_encoded_in_tiles_is_remade_in_tiles(latpix, parts, monkeypatch):
-    monkeypatch.setattr("latpix.decoder.resident_bytes", lambda: 0)  # what the tests themselves hold is no matter here
+    monkeypatch.setattr("latpix.fitting.resident_bytes", lambda: 0)  # what the tests themselves hold is no matter here
     checkpoint, options = parts["flux1"]
     picture = write_picture(Path("a.png"), height=96, width=96)  # the tiny VAE's tiles are of 64 pixels
     words = ("--checkpoint", checkpoint, *options, "--device", "cpu")

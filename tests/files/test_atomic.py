@@ -2,26 +2,14 @@
 
 import errno
 import os
-import resource
-from contextlib import contextmanager
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 from safetensors.torch import save_file
 
 from latpix.errors import OutputError
 from latpix.files.atomic import writing
-
-
-@contextmanager
-def files_of_at_most(size):
-    """A disk that is full after so many bytes, as far as this process can tell."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # Python ignores SIGXFSZ, so a write fails instead
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names(folder):

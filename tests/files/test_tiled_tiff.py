@@ -3,9 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 from made_pictures import dead_leaves
 
 from latpix import read_picture, save_picture
+from latpix.canvas import Canvas
 from latpix.errors import OutputError, PictureError
 from latpix.files import tiled_tiff
 from latpix.files.picture_files import picture_info, read_metadata
@@ -49,3 +51,18 @@ def test_the_room_beside_an_output_goes_when_it_is_done_and_is_refused_where_the
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     with pytest.raises(OutputError, match=r"2\.0 GiB beside it.*has 1\.0 GiB"):
         check_room(tmp_path / "a.tiff", 2**31)
+
+
+def test_only_a_full_disk_is_called_one(tmp_path):
+    output = tmp_path / "a.tiff"
+    full = pytest.raises(OutputError, match=r"the disk is full.*free some space")
+    with full, room_beside(output) as folder, files_of_at_most(1000):
+        Canvas(100, 100, folder=folder)
+    gone = "cannot be kept there: No such file or directory"
+    with pytest.raises(OutputError, match=gone), room_beside(tmp_path / "missing" / "a.tiff"):
+        pass
+    with pytest.raises(OutputError, match=gone), room_beside(output) as folder:
+        (folder / "missing" / "state").open("wb")
+    with pytest.raises(FileNotFoundError, match=r"of_someone_else"), room_beside(output):
+        (tmp_path / "of_someone_else").read_bytes()
+    assert not list(tmp_path.iterdir())

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from latpix.batching.outputs import Job, Output
-from latpix.decoder import LEAST_CELLS, Decoder
+from latpix.decoder import Decoder
 from latpix.errors import LatpixError, MemoryLimitError
 from latpix.files.tiled_tiff import SUFFIXES
+from latpix.output_sizes import LEAST_CELLS
 from latpix.plan import Plan, Setting
 from latpix.tiling import count_tiles
 

@@ -5,8 +5,8 @@ native side = output side / scale         backbones make multiples of 16 pixels
 
 from latpix.backbones.registry import Backbone
 from latpix.checkpoints.registry import FAR, Checkpoint, advised
-from latpix.decoder import SCALES
 from latpix.errors import OptionError
+from latpix.output_sizes import SCALES
 
 MULTIPLE = 16  # pixels: two cells of 8, or one of 16
 SCALE = 4  # of an output that no checkpoint was named for

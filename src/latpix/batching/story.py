@@ -11,8 +11,9 @@ from latpix import __version__
 from latpix.backbones.encode import PictureCodec
 from latpix.backbones.vae import Vae
 from latpix.batching.inputs import Kind
-from latpix.decoder import LEAST_CELLS, Decoder
+from latpix.decoder import Decoder
 from latpix.files.latent_files import Latent
+from latpix.output_sizes import LEAST_CELLS
 from latpix.plan import Setting
 from latpix.tiling import count_tiles
 

@@ -13,9 +13,10 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latpix.checkpoints.load import LoadedCheckpoint
 from latpix.checkpoints.quantize import layers_of
@@ -42,6 +43,7 @@ class Case:
     memory_limit: int | None = None
     over_held: int | None = None  # the limit is so many bytes over what the process holds before
     scale: float | None = None
+    in_files: bool = False  # straight into a TIFF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +111,29 @@ def _measured(case: Case, team: Team | None) -> Measured:
     if decoder.checkpoint.network.caption_width:
         caption = torch.randn(1, decoder.checkpoint.network.caption_length, decoder.checkpoint.network.caption_width)
     latent = torch.randn(case.batch, space.channels, case.height, case.width)
-    decoder.decode(latent[:1, :, :8, :8], caption=caption, steps=1)  # libraries allocate on first use
-    held = resident_bytes()
-    limit = case.memory_limit if case.over_held is None else held + case.over_held
-    plan = decoder.plan(
-        height=case.height, width=case.width, batch=case.batch, steps=case.steps, memory_limit=limit, scale=case.scale
-    )
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident memory so far
-    decoder.decode(latent, caption=caption, steps=case.steps, memory_limit=limit, scale=case.scale)
+    with TemporaryDirectory() as folder:
+
+        def decode(latent: Tensor, name: str, steps: int, limit: int | None) -> None:
+            if case.in_files:
+                path = Path(folder) / name
+                decoder.decode_to_tiff(latent, path, caption=caption, steps=steps, memory_limit=limit)
+            else:
+                decoder.decode(latent, caption=caption, steps=steps, memory_limit=limit, scale=case.scale)
+
+        decode(latent[:1, :, :8, :8], "first.tiff", 1, None)  # libraries allocate on first use
+        held = resident_bytes()
+        limit = case.memory_limit if case.over_held is None else held + case.over_held
+        plan = decoder.plan(
+            height=case.height,
+            width=case.width,
+            batch=case.batch,
+            steps=case.steps,
+            memory_limit=limit,
+            scale=case.scale,
+            in_files=case.in_files,
+        )
+        Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident memory so far
+        decode(latent, "picture.tiff", case.steps, limit)
     return Measured(held=held, foretold=plan.peak_bytes, peak=status("VmHWM"), levers=plan.levers)
 
 

@@ -34,6 +34,13 @@ def identity(model: str | Path) -> str:
     return f"{folder.resolve().name}#{sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
+def weight_bytes(model: str | Path, each: int) -> int:
+    """What a text encoder takes in weights of ``each`` bytes; 0 where nobody knows before they are here."""
+    files = Path(model).glob("*.safetensors") if Path(model).is_dir() else ()
+    in_files = WEIGHT_BYTES if str(model) == MODEL else sum(file.stat().st_size for file in files)
+    return round(in_files * each / 2)  # bfloat16 rests there
+
+
 def local_folder(model: str | Path) -> Path:
     """The folder of a text encoder; a hub id's is downloaded at its first use.
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from latpix.captions import cache as shelf
 from latpix.captions.encoder import CaptionEncoder
-from latpix.captions.model_files import MODEL, null_file
+from latpix.captions.model_files import MODEL, null_file, weight_bytes
 from latpix.captions.prompt_prefix import VERSION
-from latpix.errors import CaptionError
+from latpix.devices import pick_dtype
+from latpix.errors import CaptionError, MemoryLimitError
 from latpix.files.caption_files import CaptionFile, read_captions
 
 Caption = str | Sequence[str] | Tensor
@@ -81,10 +82,23 @@ def are_known(texts: Sequence[str], *, model: str | Path | None = None) -> bool:
 
 
 def as_states(
-    given: Sequence[Caption | None], *, model: str | Path | None, device: torch.device
+    given: Sequence[Caption | None], *, model: str | Path | None, device: torch.device, room: int | None = None
 ) -> list[Tensor | None]:
-    """Captions in any form as states of the encoder: all texts are embedded together, tensors and None stay."""
+    """Captions in any form as states of the encoder: all texts are embedded together, tensors and None stay.
+
+    Raises:
+        MemoryLimitError: the encoder must be loaded, and takes more than ``room`` bytes.
+    """
     texts = [one for caption in given for one in _texts(caption)]
+    if room is not None and not are_known(texts, model=model):
+        needed = weight_bytes(model or MODEL, pick_dtype("auto", device).itemsize)
+        if needed > room:
+            raise MemoryLimitError(
+                f"the text encoder takes {needed / 2**20:.0f} MiB, and {max(0, room) / 2**20:.0f} MiB of the memory "
+                "limit are left beside the decoder: embed the captions before the decoder is loaded "
+                "(latpix.captions.provide.embed, or `latpix caption`), which keeps them, or raise the limit by "
+                f"{(needed - room) / 2**20:.0f} MiB."
+            )
     states = iter(embed(texts, model=model, device=device) if texts else ())
     return [
         torch.stack([next(states) for _ in _texts(one)]) if one is not None and not isinstance(one, Tensor) else one

@@ -94,10 +94,11 @@ def generate(
     from latpix.batching.shots import plan_generation
     from latpix.batching.sizes import native_size
     from latpix.checkpoints.load import check_here
-    from latpix.decoder import Decoder, check_colour_lock
+    from latpix.decoder import Decoder
     from latpix.distributed import ranks_of_torchrun
     from latpix.files.picture_files import read_picture
     from latpix.latents.spaces import LATENT_SPACES
+    from latpix.per_picture import check_colour_lock
 
     ranks = ranks_of_torchrun()
     row = find_backbone(backbone)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from latpix.errors import OutputError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -67,6 +67,6 @@ def _flush(part: Path) -> None:
 def _reason(error: OSError | SafetensorError, path: Path) -> str:
     # safetensors reports the system's number only in its text: "I/O error: ... (os error 28)".
     text = str(error)
-    if getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in text for number in _FULL):
+    if getattr(error, "errno", None) in FULL or any(f"(os error {number})" in text for number in FULL):
         return f'the disk is full: "{path}" was not written; free some space and try again.'
     return f'"{path}" cannot be written: {getattr(error, "strerror", None) or text}.'

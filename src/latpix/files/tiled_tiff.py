@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latpix.errors import OutputError, PictureError
 from latpix.files import colour
-from latpix.files.atomic import check_output, writing
+from latpix.files.atomic import FULL, check_output, writing
 
 SUFFIXES = (".tif", ".tiff")
 SIDE = 512  # pixels of a tile
@@ -98,13 +98,29 @@ def room_beside(path: Path) -> Iterator[Path]:
     """A folder for what is between steps, on the disk that the output goes to; it goes when the block ends.
 
     Raises:
-        OutputError: it cannot be made, or the disk is full inside the block.
+        OutputError: it cannot be made, the disk is full inside the block, or a file in it fails there; another file's
+            error passes.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".latpix-", dir=path.parent, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        made = tempfile.TemporaryDirectory(prefix=".latpix-", dir=path.parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise OutputError(f'the state of "{path}" cannot be kept beside it: {error.strerror}.') from error
+        raise OutputError(_reason(error, path)) from error
+    with made as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if error.filename is not None and not str(error.filename).startswith(folder):
+                raise
+            raise OutputError(_reason(error, path)) from error
+
+
+def _reason(error: OSError, path: Path) -> str:
+    if error.errno in FULL:
+        return (
+            f'the disk is full: "{path}" needs room beside it while it is painted; free some space, or choose another '
+            "disk."
+        )
+    return f'what lies beside "{path}" while it is painted cannot be kept there: {error.strerror or error}.'
 
 
 def _tiles(part: Part, height: int, width: int) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
