@@ -96,6 +96,9 @@ def test_photographs_are_paired_counted_and_named(tmp_path, codec):
     photographs = ["a.png from 0,0", "a.png from 0,0 mirrored", "b.png from 0,0", "b.png from 0,0 mirrored"]
     assert data.names[:4] == photographs
     assert {name.split()[0] for name in data.names[4:]} == {"made", "flat"}
+    flat = [name.startswith("flat") for name in data.names]
+    assert data.chances.sum() == pytest.approx(1)
+    assert data.chances[flat].sum() == pytest.approx(0.05)
     assert count_crops(tmp_path, 256) == 4 * len(data.names)
     assert "1 of cid22" in data.source
     assert "latents of flux2-lite and TAEF2 (MIT);" in data.source

@@ -9,10 +9,25 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+SMOOTH = 1e-2  # differences below it cost by their square
+
 
 def charbonnier(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """The smooth absolute difference: mean sqrt(d^2 + 1e-4)."""
-    return (a - b).float().square().add(1e-4).sqrt().mean()
+    """The smooth absolute difference: mean sqrt(d^2 + SMOOTH^2)."""
+    return (a - b).float().square().add(SMOOTH**2).sqrt().mean()
+
+
+def pattern_difference(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"], *, side: int) -> Float[Tensor, ""]:
+    """Whether ``a`` has a pattern that ``b`` has not, the same in every cell of ``side`` x ``side`` pixels.
+
+    With m the mean of a - b over all cells of all pictures, for each place in a cell, it is |m - mean m|, smooth like
+    the one above but 0 without a pattern. Networks that enlarge leave such patterns (Odena et al. 2016); what cells
+    differ in averages out.
+    """
+    rows, columns = a.shape[2] // side, a.shape[3] // side
+    difference = (a - b).float()[..., : rows * side, : columns * side]
+    places = difference.unflatten(3, (columns, side)).unflatten(2, (rows, side)).mean((0, 2, 4))  # [c, side, side]
+    return charbonnier(places[None], places.mean((1, 2), keepdim=True).expand_as(places)[None]) - SMOOTH
 
 
 def feature_difference(

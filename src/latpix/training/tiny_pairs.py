@@ -26,6 +26,7 @@ from latpix.training.photographs import LARGE, halve, read, sources, training_ph
 SQUARE = 8  # cells along the side of a picture, at most
 MADE_UP, MADE_UP_SEED = 6, 0  # pictures, where there are no photographs
 LEAVES, FLATS = 16, 24  # made-up pictures and pictures of one colour, beside photographs
+FLAT_SHARE = 0.05  # of crops are of one colour: by their detail next to none would be, and grain would not be unlearned
 FULL_SIZE_SOURCES = ("cid22", "clic2025")  # the packages' pictures are soft at full size: half size only
 LITE_SHARE = 0.3  # of crops are read from flux2-lite's latents, the others from TAEF2's, which stand for FLUX.2's own
 
@@ -75,8 +76,7 @@ class TinyPairs:
         else:
             self._read(assets, codec)
         self.hint_variance = variance([pair.hint for pair in self.pairs if pair.hint is not None])
-        weights = np.array([pair.chances.sum() for pair in self.pairs])
-        self.chances = weights / weights.sum()
+        self.chances = chances(self.pairs, FLATS if assets else 0)
 
     def draw(self, step: int, samples: Sequence[int]) -> TinyBatch:
         """Crops of these samples of a step, each of TAEF2's latent or of flux2-lite's."""
@@ -122,6 +122,16 @@ class TinyPairs:
     def _add(self, picture: UInt8[Tensor, "3 H H"], name: str, taef2: Taef2 | None, codec: Codec) -> None:
         self.pairs.append(make_pair(picture.contiguous(), taef2, codec, side=self.side, hint=self.hint))
         self.names.append(name)
+
+
+def chances(pairs: Sequence[Pair], flats: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Of each pair to be drawn: by the detail in it, but of the ``flats`` last ones, of one colour, by their share."""
+    weights = np.array([pair.chances.sum() for pair in pairs])
+    detailed = len(pairs) - flats
+    weights[:detailed] /= weights[:detailed].sum()
+    weights[detailed:] = FLAT_SHARE / max(flats, 1)
+    weights[:detailed] *= 1 - weights[detailed:].sum()
+    return weights / weights.sum()
 
 
 def variance(parts: Sequence[Float16[Tensor, "..."]]) -> float:

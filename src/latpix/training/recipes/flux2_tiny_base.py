@@ -10,14 +10,15 @@ learned here, from the coarse to the fine. What a run learns is its ``goal``:
     1/8, 1/4, 1/2    the features of TAEF2's decoder there, by a linear reading of the level: |reading - f|^2 / var(f)
     native           TAEF2's picture:  |x - native|, averaged over single pixels, cells, and four cells
     pixels           |x0 - x|  +  w_n fidelity(x0, native)  +  w_f features(x0, x)  +  w_t texture(x0, x)
+                     +  w_p pattern(x0, x)
 
 Features tell more of a latent than three colours do, and of a coarse level a step costs a fraction (Romero et al. 2015,
 FitNets; growing, Karras et al. 2018). Each goal teaches one level, the last the two finest, and leaves the coarser ones
 alone: taught again along with a fresh one, they lose more than they gain. |d| is the smooth absolute difference;
-``fidelity`` (training/fidelity.py) keeps the reduced picture on what the latent stands for. The features of the last
-goal are EfficientNet-Lite1's (the evaluation's network is another); they are looked at on the first ``looked_at``
-pictures of a batch, as they cost more than the decoder. Where they begin is drawn, so that no pattern can settle
-between the network's strides and the decoder's cells. Some latents are noised.
+``fidelity`` (training/fidelity.py) keeps the reduced picture on what the latent stands for, ``pattern`` sees what is
+the same in all cells. The features of the last goal are EfficientNet-Lite1's (the evaluation's network is another);
+they are looked at on the first ``looked_at`` pictures of a batch, as they cost more than the decoder. Where they begin
+is drawn, so that no pattern can settle between the network's strides and the decoder's cells. Some latents are noised.
 
 Hardware: two CPU cores with AVX-512 bf16, or one GPU; steps and seconds are in docs/benchmarks/flux2-tiny.md.
 RUN/flux2-tiny-base.safetensors is a whole network that adds no detail yet: after the last goal it decodes, and
@@ -45,14 +46,14 @@ from latpix.training.fidelity import fidelity_loss
 from latpix.training.given import Step
 from latpix.training.job import FromData, Outline, Part, SampleDraws
 from latpix.training.latent_noising import LatentNoising, noise_latents
-from latpix.training.losses import charbonnier, feature_difference, texture_difference
+from latpix.training.losses import charbonnier, feature_difference, pattern_difference, texture_difference
 from latpix.training.pairs import CELL, WHOLE
 from latpix.training.tiny_export import export, load_base, take_base
 from latpix.training.tiny_pairs import LITE_SHARE, TinyBatch, TinyPairs, cells, count_crops
 from latpix.training.tiny_samples import side_by_side
 
 COMMAND, AVERAGED = "train", "base"
-STRIDE = 16  # pixels, within which features are looked at from a drawn corner
+STRIDE = 16  # pixels: of the patterns that enlarging may leave, and within which features are seen from a drawn corner
 ROW = replace(find("flux2-tiny"), name="flux2-tiny-base")
 Goal = Literal["1/8", "1/4", "1/2", "native", "pixels"]
 LEVELS = {"1/8": 1, "1/4": 2, "1/2": 3}  # of the base decoder that learn features
@@ -61,7 +62,7 @@ GOALS: dict[Goal, dict[str, Any]] = {  # what differs between their runs
     "1/4": {"steps": 1500, "batch": 8},
     "1/2": {"steps": 1800, "batch": 6},
     "native": {"steps": 2400, "batch": 2},
-    "pixels": {"steps": 2600, "batch": 2, "learning_rate": 4e-4, "looked_at": 1},
+    "pixels": {"steps": 3600, "batch": 2, "learning_rate": 3e-4, "looked_at": 1},
 }
 
 
@@ -76,9 +77,10 @@ class Config(RunConfig):
     clip: float = 1.0
     noised: float = 0.2
     max_latent_sigma: float = 0.8
-    fidelity_weight: float = 8.0
-    feature_weight: float = 0.1
-    texture_weight: float = 0.1
+    fidelity_weight: float = 16.0
+    feature_weight: float = 0.2
+    texture_weight: float = 0.2
+    pattern_weight: float = 1.0
     looked_at: int = 0  # pictures whose features are compared, of each batch computed at once: of all, accumulate times
     start: str = ""  # checkpoint whose base decoder it goes on from; a fresh one without
 
@@ -168,8 +170,9 @@ class BaseJob(FromData):
 
     def _pixel_losses(self, painted: Tensor, pixels: Tensor, fidelity: Tensor, draws: SampleDraws) -> Step:
         settings = self.settings
-        losses = {"pixels": charbonnier(painted, pixels), "fidelity": fidelity}
-        total = losses["pixels"] + settings.fidelity_weight * fidelity
+        pattern = pattern_difference(painted, pixels, side=STRIDE)
+        losses = {"pixels": charbonnier(painted, pixels), "fidelity": fidelity, "pattern": pattern}
+        total = losses["pixels"] + settings.fidelity_weight * fidelity + settings.pattern_weight * pattern
         if self.eyes is not None:
             top, left = (int(draws.choice(axis, (), STRIDE)) for axis in ("look_top", "look_left"))
             with torch.no_grad():
