@@ -131,7 +131,7 @@ def chances(pairs: Sequence[Pair], flats: int) -> np.ndarray[tuple[int], np.dtyp
     weights[:detailed] /= weights[:detailed].sum()
     weights[detailed:] = FLAT_SHARE / max(flats, 1)
     weights[:detailed] *= 1 - weights[detailed:].sum()
-    return weights / weights.sum()
+    return weights
 
 
 def variance(parts: Sequence[Float16[Tensor, "..."]]) -> float:
