@@ -39,7 +39,7 @@ def test_a_limit_is_kept_with_a_batch_and_resampled_pictures():
     assert measured.peak <= measured.held + 120 * MIB
 
 
-@pytest.mark.parametrize("cells", [20, pytest.param(32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cells", [24, pytest.param(32, marks=pytest.mark.slow)])
 def test_a_plan_foretells_the_peak_of_a_picture_in_files(cells):
     how = {"network": "tiny", "dtype": "float32", "steps": 1, "in_files": True, "over_held": 1024 * MIB}
     measured = measure(Case(height=cells, width=cells, **how))

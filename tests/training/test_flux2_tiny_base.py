@@ -44,7 +44,7 @@ def learned(job):
 
 def test_pixels_teach_the_base_decoder_and_leave_the_judge_alone(job):
     step, names = learned(job)
-    assert set(step.losses) == {"pixels", "fidelity", "features", "texture"}
+    assert set(step.losses) == {"pixels", "fidelity", "pattern", "features", "texture"}
     assert {"base.native.weight", "base.detail.weight"} <= names
     assert {name.split(".")[2] for name in names if name.startswith("base.levels")} == {"2", "3"}
     assert {name for name in names if name.startswith("base.up")} == {
@@ -97,7 +97,7 @@ def test_a_goal_brings_its_own_settings_but_for_those_that_are_given():
     given = with_settings(config(), ["batch=4", "goal=1/8", "looked_at=2"])
     assert (given.batch, given.steps, given.looked_at) == (4, 1800, 2)
     pixels = with_settings(config(), ["seed=1"])
-    assert (pixels.goal, pixels.steps, pixels.learning_rate, pixels.looked_at) == ("pixels", 2600, 4e-4, 1)
+    assert (pixels.goal, pixels.steps, pixels.learning_rate, pixels.looked_at) == ("pixels", 3600, 3e-4, 1)
     assert all((half.compile, pixels.compile))
 
 
